@@ -1,0 +1,195 @@
+"""Train an embedded LRM from scratch on the teacher's traces.
+
+The run is a pure function of its settings: the data of a step depend on the seed and the step alone, and a
+run that was interrupted goes on from its last checkpoint as if it had not been.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+
+from nr_agent.errors import ConfigurationError
+from nr_agent.tasks import FAMILIES
+from nr_agent.training.corpus import Corpus
+from nr_agent.training.tokenizer import train_tokenizer
+
+SIZES: dict[str, dict[str, int]] = {
+    "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 192},
+    "nano": {"hidden_size": 256, "num_hidden_layers": 5, "num_attention_heads": 8, "intermediate_size": 768},
+    "mini": {"hidden_size": 384, "num_hidden_layers": 7, "num_attention_heads": 12, "intermediate_size": 1152},
+}
+CONTEXT = 2048
+
+
+@dataclass(frozen=True)
+class PretrainSettings:
+    """Everything that a run depends on.
+
+    Attributes:
+        size: a key of `SIZES`.
+        steps: optimiser steps.
+        rows: packed rows a step.
+        row_tokens: tokens a row.
+        learning_rate: peak rate; both optimisers use it (Muon's update is scaled to AdamW's RMS).
+        warmup: steps of linear warm-up.
+        decay: share of the steps over which the rate falls to a hundredth, linearly.
+        seed: seed of weights and data.
+        weights: how often each family is drawn, relative to each other.
+        save_every: steps between checkpoints.
+        precision: accelerate's mixed precision. On CPUs without matrix units plain float32 is faster.
+    """
+
+    size: str = "nano"
+    steps: int = 2800
+    rows: int = 10
+    row_tokens: int = 640
+    learning_rate: float = 3e-3
+    warmup: int = 60
+    decay: float = 0.5
+    seed: int = 0
+    weights: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 1.0))
+    save_every: int = 250
+    precision: str = "no"
+
+
+def build_model(size: str, tokenizer: Any) -> PreTrainedModel:
+    """A model of a size with fresh weights, for a tokenizer."""
+    shape = SIZES[size]
+    return Qwen3ForCausalLM(
+        Qwen3Config(
+            **shape,
+            num_key_value_heads=shape["num_attention_heads"] // 2,
+            head_dim=shape["hidden_size"] // shape["num_attention_heads"],
+            vocab_size=len(tokenizer),
+            max_position_embeddings=CONTEXT,
+            tie_word_embeddings=True,
+            rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def pretrain(out: Path, settings: PretrainSettings, *, log: Callable[[str], None]) -> PreTrainedModel:
+    """Run the training, or go on with it.
+
+    Args:
+        out: folder for the log, the checkpoint to resume from, and at the end the model.
+        settings: see there.
+        log: gets a line now and then.
+
+    Returns:
+        The trained model.
+
+    Raises:
+        ConfigurationError: `out` holds a run with other settings.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    _check_settings(out / "settings.json", settings)
+    set_seed(settings.seed)
+    accelerator = Accelerator(mixed_precision=settings.precision)
+    tokenizer = train_tokenizer()
+    model = build_model(settings.size, tokenizer)
+    optimizers = _optimizers(model, settings)
+    corpus = Corpus(tokenizer, settings.weights, row_tokens=settings.row_tokens, seed=settings.seed)
+    state_file = out / "state.pt"
+    done, seen = 0, 0
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        model.load_state_dict(state["model"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        done, seen = state["step"], state["tokens"]
+        log(f"resuming after step {done}")
+    model = accelerator.prepare(model)
+    model.train()
+    started, fresh, running = time.monotonic(), 0, None
+    for step in range(done, settings.steps):
+        rate = settings.learning_rate * _schedule(step, settings)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        ids, labels = corpus.batch(step, settings.rows)
+        ids, labels = ids.to(accelerator.device), labels.to(accelerator.device)
+        with accelerator.autocast():
+            loss = model(input_ids=ids, labels=labels, use_cache=False).loss
+        accelerator.backward(loss)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        fresh += ids.numel()
+        running = loss.detach() if running is None else running.lerp(loss.detach(), 0.05)
+        if (step + 1) % 50 == 0:
+            speed = fresh / (time.monotonic() - started)
+            line = {"step": step + 1, "loss": round(float(running), 4), "tokens": seen + fresh, "rate": rate}
+            with (out / "log.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            log(f"step {step + 1}/{settings.steps}  loss {line['loss']:.4f}  {speed:.0f} tokens/s")
+        if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
+            bare = accelerator.unwrap_model(model)
+            _save(state_file, bare, optimizers, step + 1, seen + fresh)
+            save_model(bare, tokenizer, out / "model")
+    return accelerator.unwrap_model(model)
+
+
+def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
+    """Write a checkpoint as it ships: bfloat16 safetensors, the tokenizer and its template."""
+    copied = type(model)(model.config).to(torch.bfloat16)
+    copied.load_state_dict(model.state_dict())
+    copied.generation_config.update(do_sample=True, temperature=0.6, top_p=0.95)
+    copied.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _optimizers(model: PreTrainedModel, settings: PretrainSettings) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, AdamW for embeddings and norms."""
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
+    chosen = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in chosen]
+    return [
+        torch.optim.Muon(matrices, lr=settings.learning_rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def _schedule(step: int, settings: PretrainSettings) -> float:
+    if step < settings.warmup:
+        return (step + 1) / settings.warmup
+    left = (settings.steps - step) / max(1, math.ceil(settings.steps * settings.decay))
+    return max(0.01, min(1.0, left))
+
+
+def _check_settings(path: Path, settings: PretrainSettings) -> None:
+    wanted = asdict(settings)
+    if not path.exists():
+        path.write_text(json.dumps(wanted, indent=2))
+    elif json.loads(path.read_text()) != wanted:
+        raise ConfigurationError(
+            f"{path.parent} holds a run with other settings", hint="name another folder, or delete that one"
+        )
+
+
+def _save(path: Path, model: PreTrainedModel, optimizers: list[Any], step: int, tokens: int) -> None:
+    state = {
+        "model": model.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        "step": step,
+        "tokens": tokens,
+    }
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    os.replace(partial, path)

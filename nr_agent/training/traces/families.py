@@ -1,0 +1,231 @@
+"""One teacher a family: how a problem is taken apart, and in which order it is thought about."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from nr_agent.training.traces.arithmetic import apply, work_out
+from nr_agent.training.traces.scratchpad import Habits, Scratchpad, Trace
+
+Teacher = Callable[[str, Scratchpad], Trace]
+
+_NUMBER = re.compile(r"-?\d+")
+_DEAD_ENDS = (0.30, 0.22, 0.16, 0.12, 0.09, 0.06, 0.05)
+"""Weights of 0, 1, 2, ... failed attempts before a search succeeds."""
+
+
+def teach(family: str, question: str, rng: random.Random, habits: Habits | None = None) -> Trace:
+    """Think a problem through as the family's teacher does."""
+    return TEACHERS[family](question, Scratchpad(rng, habits or Habits()))
+
+
+def chain_sum(question: str, pad: Scratchpad) -> Trace:
+    """Left to right, one operation a step."""
+    tokens = re.findall(r"\d+|[+-]", question.partition(":")[2])
+    terms, operators = [int(token) for token in tokens[::2]], tokens[1::2]
+
+    def work() -> str:
+        total = terms[0]
+        for op, term in zip(operators, terms[1:], strict=True):
+            total = pad.calculate(total, op, term)
+        return str(total)
+
+    return pad.solve(work)
+
+
+def products(question: str, pad: Scratchpad) -> Trace:
+    """Tens and ones of the second factor, then their sum."""
+    a, b = (int(number) for number in _NUMBER.findall(question)[:2])
+
+    def work(a: int = a, b: int = b) -> str:
+        tens, ones = b // 10 * 10, b % 10
+        if not ones or not tens:
+            return str(pad.calculate(a, "*", b))
+        high = pad.calculate(a, "*", tens)
+        low = pad.calculate(a, "*", ones)
+        return str(pad.calculate(high, "+", low))
+
+    return pad.solve(work, verify=lambda: work(b, a))
+
+
+def simple_equations(question: str, pad: Scratchpad) -> Trace:
+    """Bring the constant over, divide; a check puts the value back in."""
+    name, slope, constant, right, constant_first = _parse_equation(question)
+
+    def work() -> str:
+        value = right
+        if constant_first:  # c - a*x = r
+            value = pad.calculate(value, "-", constant)
+        elif constant:
+            value = pad.calculate(value, "-" if constant > 0 else "+", abs(constant))
+        pad.say(f"{slope}*{name}={value}")
+        if slope == 1:
+            return str(value)
+        return str(pad.calculate(value, "/", slope))
+
+    def verify() -> str:
+        value = (right - constant) // slope
+        product = pad.calculate(slope, "*", value)
+        if constant_first:
+            pad.calculate(constant, "+" if product >= 0 else "-", abs(product))
+        elif constant:
+            pad.calculate(product, "+" if constant > 0 else "-", abs(constant))
+        return str(value)
+
+    return pad.solve(work, verify=verify)
+
+
+def gcd(question: str, pad: Scratchpad) -> Trace:
+    """Euclid: take the multiple away, go on with the rest."""
+    first, second = (int(number) for number in _NUMBER.findall(question)[:2])
+
+    def work() -> str:
+        a, b = max(first, second), min(first, second)
+        while a % b:
+            multiple = pad.calculate(b, "*", a // b) if a // b > 1 else b
+            a, b = b, pad.calculate(a, "-", multiple)
+        pad.say(f"{a} is {a // b}*{b}")
+        return str(b)
+
+    return pad.solve(work)
+
+
+class Attempt(NamedTuple):
+    """`(a op b) = inner`, then `x op y = result`, where `x` or `y` is the inner value."""
+
+    first: tuple[int, str, int]
+    second: tuple[int, str, int]
+    expression: str
+
+    @property
+    def result(self) -> int:
+        """Where the attempt ends."""
+        return apply(*self.second)
+
+
+def countdown(question: str, pad: Scratchpad) -> Trace:
+    """Attempts, the promising ones sooner, until one reaches the target."""
+    numbers, target = parse_countdown(question)
+    attempts = list(countdown_attempts(numbers))
+    reached = [attempt for attempt in attempts if attempt.result == target]
+    missed = [attempt for attempt in attempts if attempt.result != target]
+    solution = pad.rng.choice(reached)
+
+    def write(attempt: Attempt, lead: str, after: str) -> None:
+        (a, op, b), (x, op2, y) = attempt.first, attempt.second
+        pad.claim(
+            before=f"{lead}{a}{op}{b}={apply(a, op, b)}, {x}{op2}{y}=",
+            value=str(attempt.result),
+            wrong=lambda: str(target if attempt.result != target else target + pad.rng.choice((-2, -1, 1, 2))),
+            redo=work_out(x, op2, y),
+            restate=f"So {x}{op2}{y}=",
+            after=after,
+        )
+
+    def work() -> str:
+        dead_ends = pad.rng.choices(range(len(_DEAD_ENDS)), _DEAD_ENDS)[0]
+        weights = [math.exp(-abs(attempt.result - target) / 15) + 1e-3 for attempt in missed]
+        for attempt in _sample(missed, weights, dead_ends, pad.rng):
+            write(attempt, "Try ", f". Not {target}.")
+        write(solution, "Try ", f". That is {target}.")
+        return solution.expression
+
+    def verify() -> str:
+        write(solution, "", f". That is {target}.")
+        return solution.expression
+
+    return pad.solve(work, verify=verify)
+
+
+def letter_counting(question: str, pad: Scratchpad) -> Trace:
+    """Spell each word, count the letter in it, add up."""
+    letter, text = re.findall(r'"([^"]*)"', question)
+    words = text.split()
+
+    def work() -> str:
+        total = 0
+        for word in words:
+            spelled = word.lower()
+            count = spelled.count(letter)
+            pad.claim(
+                before=f"{word}: {' '.join(spelled)} has ",
+                value=str(count),
+                wrong=lambda count=count: str(count + 1 if not count else count - 1),  # type: ignore[misc]
+                redo=", ".join(f"{char} {'yes' if char == letter else 'no'}" for char in spelled),
+                restate=f"So {word} has ",
+                after=f", {total}+{count}={total + count}" if count else "",
+            )
+            total += count
+        return str(total)
+
+    return pad.solve(work)
+
+
+def parse_countdown(question: str) -> tuple[list[int], int]:
+    """The numbers to use, and the target."""
+    head = question.partition("Final answer format")[0]
+    listed = re.search(r"numbers:? ((?:\d+(?:, )?)+)", head)
+    if listed is None:
+        raise ValueError(f"not a countdown problem: {head!r}")
+    numbers = [int(number) for number in _NUMBER.findall(listed.group(1))]
+    rest = _NUMBER.findall(head[: listed.start()] + head[listed.end() :])
+    return numbers, int(rest[0])
+
+
+def countdown_attempts(numbers: list[int]) -> list[Attempt]:
+    """Every way to use three numbers with whole, non-negative results between."""
+    attempts = []
+    for i, j in itertools.permutations(range(len(numbers)), 2):
+        (k,) = set(range(len(numbers))) - {i, j}
+        a, b, c = numbers[i], numbers[j], numbers[k]
+        for op in "+-*/":
+            if not _allowed(a, op, b) or (op in "+*" and i > j):
+                continue
+            inner = apply(a, op, b)
+            for op2 in "+-*/":
+                if _allowed(inner, op2, c):
+                    attempts.append(Attempt((a, op, b), (inner, op2, c), f"({a}{op}{b}){op2}{c}"))
+                if op2 in "-/" and _allowed(c, op2, inner):
+                    attempts.append(Attempt((a, op, b), (c, op2, inner), f"{c}{op2}({a}{op}{b})"))
+    return attempts
+
+
+def _allowed(a: int, op: str, b: int) -> bool:
+    if op == "-":
+        return a >= b
+    return op != "/" or (b != 0 and a % b == 0)
+
+
+def _sample(items: list[Attempt], weights: list[float], k: int, rng: random.Random) -> list[Attempt]:
+    """`k` different items, heavier ones sooner (Efraimidis and Spirakis 2006)."""
+    keys = [rng.random() ** (1 / weight) for weight in weights]
+    order = sorted(range(len(items)), key=keys.__getitem__, reverse=True)
+    return [items[i] for i in order[:k]]
+
+
+def _parse_equation(question: str) -> tuple[str, int, int, int, bool]:
+    """`slope*x + constant = right`; the flag tells that the constant comes first."""
+    equation = question.rsplit(":", 1)[1].replace(" ", "")
+    left, right = equation.split("=")
+    match = re.search(r"([+-]?)(\d*)\*?([a-z])(?![a-z])", left)
+    if match is None:
+        raise ValueError(f"not a linear equation: {equation!r}")
+    slope = int(match.group(2) or 1) * (-1 if match.group(1) == "-" else 1)
+    rest = left[: match.start()] + left[match.end() :]
+    constant = int(rest) if rest else 0
+    return match.group(3), slope, constant, int(right), match.start() > 0
+
+
+TEACHERS: dict[str, Teacher] = {
+    "chain_sum": chain_sum,
+    "products": products,
+    "simple_equations": simple_equations,
+    "gcd": gcd,
+    "countdown": countdown,
+    "letter_counting": letter_counting,
+}

@@ -1,0 +1,127 @@
+"""What the teacher writes on: paragraphs (steps), calculations, and second thoughts about them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from nr_agent.training.traces.arithmetic import apply, near_miss, work_out
+
+REDO = ("Wait, let me redo that: ", "Hold on, let me redo that: ", "Let me double-check that: ")
+CHECK_ALL = ("Let me check the whole thing again.", "Let me verify this once more.", "I should go through it again.")
+FINISHED = "Okay, I have finished thinking."
+
+
+class Span(NamedTuple):
+    """A piece of text and whether its tokens count in the loss."""
+
+    text: str
+    trained: bool = True
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How the teacher behaves, whatever the problem.
+
+    Attributes:
+        redo: share of calculations that are worked out again although they were right.
+        slip: share of calculations with a planted slip (noticed at once, masked from the loss).
+        passes: weights of 0, 1, 2, ... verification passes after the answer.
+        closing: share of traces that end in the closing sentence.
+    """
+
+    redo: float = 0.07
+    slip: float = 0.04
+    passes: tuple[float, ...] = (0.2, 0.3, 0.3, 0.2)
+    closing: float = 0.3
+
+
+@dataclass
+class Trace:
+    """A thought-through problem: the steps, each a list of spans, and the answer."""
+
+    steps: list[list[Span]] = field(default_factory=list)
+    answer: str = ""
+
+    @property
+    def thinking(self) -> str:
+        """The thinking as text, a blank line after each step."""
+        return "".join("".join(span.text for span in step) + "\n\n" for step in self.steps)
+
+
+class Scratchpad:
+    """Writes a trace step by step.
+
+    Args:
+        rng: source of every choice; the same state gives the same trace.
+        habits: how often to doubt, to slip and to verify.
+    """
+
+    def __init__(self, rng: random.Random, habits: Habits) -> None:
+        self.rng = rng
+        self.habits = habits
+        self.trace = Trace()
+        self._leads = rng.choice(((("",), ("",)), (("First ",), ("Then ", "Next ", "Now ")), (("Now ",), ("Now ",))))
+        self._begun = False
+
+    def say(self, text: str) -> None:
+        """Write one step without a calculation."""
+        self.trace.steps.append([Span(text)])
+
+    def lead(self) -> str:
+        """How the next calculation begins: in one voice through the whole trace."""
+        words = self._leads[1] if self._begun else self._leads[0]
+        self._begun = True
+        return self.rng.choice(words)
+
+    def calculate(self, a: int, op: str, b: int) -> int:
+        """Write `a op b=c` as a step of its own, perhaps with second thoughts."""
+        lead = self.lead()
+        return int(
+            self.claim(
+                before=f"{lead}{a}{op}{b}=",
+                value=str(apply(a, op, b)),
+                wrong=lambda: str(near_miss(apply(a, op, b), self.rng)),
+                redo=work_out(a, op, b),
+                restate=f"So {a}{op}{b}=",
+            )
+        )
+
+    def claim(
+        self, *, before: str, value: str, wrong: Callable[[], str], redo: str, restate: str, after: str = ""
+    ) -> str:
+        """Write a step that claims a value, and now and then look at it again.
+
+        Args:
+            before: the step's text up to the value.
+            value: the right value.
+            wrong: gives a plausible wrong value.
+            redo: how the value is worked out at length.
+            restate: the claim's first half as it is repeated after that.
+            after: the step's text after the value.
+        """
+        if self.rng.random() < self.habits.slip:
+            self.trace.steps.append([Span(before), Span(wrong(), trained=False)])
+            self.say(f"{self.rng.choice(REDO)}{redo}. {restate}{value}, not what I had{after}")
+        else:
+            self.trace.steps.append([Span(f"{before}{value}{after}")])
+            if self.rng.random() < self.habits.redo:
+                self.say(f"{self.rng.choice(REDO)}{redo}. {restate}{value}, as I had")
+        return value
+
+    def solve(self, work: Callable[[], str], verify: Callable[[], str] | None = None) -> Trace:
+        """Do the work, state the answer, and verify as often as the habits say."""
+        answer = work()
+        self.say(f"So the answer is {answer}.")
+        passes = self.rng.choices(range(len(self.habits.passes)), self.habits.passes)[0]
+        for _ in range(passes):
+            self.say(self.rng.choice(CHECK_ALL))
+            self._begun = False
+            answer = (verify or work)()
+            self.say(f"So the answer is still {answer}.")
+        if self.rng.random() < self.habits.closing:
+            self.say(FINISHED)
+        self.trace.answer = answer
+        return self.trace
