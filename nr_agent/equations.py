@@ -1,0 +1,116 @@
+"""Equations in running text, read with a small parser of our own and checked in exact rationals.
+
+Model text is never evaluated: the grammar knows digits, `+ - * /`, brackets and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+_EQUATION = re.compile(r"(?<![\w.)])(-?[\d(][\d+\-*/×÷·(). ]{0,200}?)\s*=\s*(-?\d+(?:\.\d+)?)(?!\d|\w|\s*[*/+×÷·(]|\s*-\s*\d)")
+_TOKEN = re.compile(r"\d+(?:\.\d+)?|[-+*/()×÷·]")
+_OPERATOR = re.compile(r"[-+*/×÷·]")
+_MAX_DEPTH = 20
+
+
+@dataclass(frozen=True)
+class Equation:
+    """`left = claimed` as it was written.
+
+    Attributes:
+        left: the left side as written, without spaces.
+        value: what the left side comes to.
+        claimed: what the text says that it comes to.
+        start: where it begins in the text.
+        end: where it ends.
+    """
+
+    left: str
+    value: Fraction
+    claimed: Fraction
+    start: int
+    end: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is right."""
+        return self.value == self.claimed
+
+
+def equations(text: str) -> list[Equation]:
+    """Every `expression = number` in a text whose left side holds an operation.
+
+    `2*36 = 72`, `3+4+5=12`, `(1+2)*3=9` count; `x = 5`, `5 = 5` and `7 is 2*3+1` do not. A left side that
+    is no arithmetic, or divides by zero, is passed over.
+    """
+    found = []
+    for match in _EQUATION.finditer(text):
+        left = match.group(1).replace(" ", "")
+        if not _OPERATOR.search(left, 1):
+            continue
+        value = evaluate(left)
+        if value is not None:
+            found.append(Equation(left, value, Fraction(match.group(2)), match.start(), match.end()))
+    return found
+
+
+def evaluate(expression: str) -> Fraction | None:
+    """The exact value of an arithmetic expression, or None where it is none."""
+    tokens = _TOKEN.findall(expression)
+    if "".join(tokens) != expression.replace(" ", "") or not tokens:
+        return None
+    try:
+        return _Parser(tokens).parse()
+    except (ValueError, ZeroDivisionError, IndexError):
+        return None
+
+
+class _Parser:
+    """Recursive descent over `expression := term (+|- term)*`, `term := factor (*|/ factor)*`."""
+
+    def __init__(self, tokens: list[str]) -> None:
+        self.tokens = tokens
+        self.at = 0
+        self.depth = 0
+
+    def parse(self) -> Fraction:
+        value = self._expression()
+        if self.at != len(self.tokens):
+            raise ValueError("something is left over")
+        return value
+
+    def _expression(self) -> Fraction:
+        value = self._term()
+        while self._next() in ("+", "-"):
+            value = value + self._term() if self._take() == "+" else value - self._term()
+        return value
+
+    def _term(self) -> Fraction:
+        value = self._factor()
+        while self._next() in ("*", "/", "×", "÷", "·"):
+            value = value / self._factor() if self._take() in ("/", "÷") else value * self._factor()
+        return value
+
+    def _factor(self) -> Fraction:
+        token = self._take()
+        if token == "-":
+            return -self._factor()
+        if token != "(":
+            return Fraction(token)
+        self.depth += 1
+        if self.depth > _MAX_DEPTH:
+            raise ValueError("too deep")
+        value = self._expression()
+        self.depth -= 1
+        if self._take() != ")":
+            raise ValueError("a bracket is open")
+        return value
+
+    def _next(self) -> str | None:
+        return self.tokens[self.at] if self.at < len(self.tokens) else None
+
+    def _take(self) -> str:
+        self.at += 1
+        return self.tokens[self.at - 1]
