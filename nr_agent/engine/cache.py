@@ -1,0 +1,121 @@
+"""A KV cache of slots: a length per row, writes in place, rollback by length, fork by copy.
+
+Transformers' own caches hold one length for the whole batch, so rows that stop at different tokens cannot
+keep what they computed. Here each sequence owns a slot. A forward pass names the slots of its rows and where
+each row's tokens go; what lies beyond a row's length is never visible to it, so padding may be written there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+
+class SlotCache(Cache):
+    """Keys and values of many sequences, `[slots, heads, capacity, head_dim]` a layer.
+
+    The arena is allocated when the first keys arrive, and doubles when a sequence or a slot needs room.
+
+    Args:
+        layers: number of attention layers.
+        slots: slots to begin with.
+        capacity: tokens a slot to begin with.
+    """
+
+    def __init__(self, layers: int, *, slots: int = 4, capacity: int = 256) -> None:
+        super().__init__(layers=[])
+        self.keys: list[Tensor | None] = [None] * layers
+        self.values: list[Tensor | None] = [None] * layers
+        self.slots = slots
+        self.capacity = capacity
+        self._rows: slice | Tensor = slice(0, 0)
+        self._row_index = torch.zeros(0, dtype=torch.long)
+        self._positions = torch.zeros(0, 0, dtype=torch.long)
+        self._view = 0
+
+    def begin(self, slots: list[int], positions: Tensor, view: int) -> None:
+        """Say where the next forward pass reads and writes.
+
+        Args:
+            slots: slot of each row of the batch.
+            positions: `[rows, tokens]`, absolute position of each token of the batch.
+            view: how many positions the rows see: the largest length after the pass.
+        """
+        self._make_room(max(slots) + 1, view)
+        self._row_index = torch.tensor(slots, device=positions.device)[:, None]
+        first = slots[0]
+        # Neighbouring slots are read as a view; others have to be gathered.
+        adjacent = slots == list(range(first, first + len(slots)))
+        self._rows = slice(first, first + len(slots)) if adjacent else self._row_index[:, 0]
+        self._positions = positions
+        self._view = view
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> Any:
+        """Write the keys and values of this pass and return what its rows can see."""
+        keys, values = self.keys[layer_idx], self.values[layer_idx]
+        if keys is None or values is None:
+            keys = self.keys[layer_idx] = self._allocate(key_states)
+            values = self.values[layer_idx] = self._allocate(value_states)
+        # Advanced indices around a slice put their dimensions first: [rows, tokens, heads, head_dim].
+        keys[self._row_index, :, self._positions] = key_states.transpose(1, 2)
+        values[self._row_index, :, self._positions] = value_states.transpose(1, 2)
+        return keys[self._rows, :, : self._view], values[self._rows, :, : self._view]
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` positions of a slot into another."""
+        self._make_room(max(source, target) + 1, length)
+        for tensor in (*self.keys, *self.values):
+            if tensor is not None:
+                tensor[target, :, :length] = tensor[source, :, :length]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002
+        """Length of the view; positions are always given explicitly, so no model derives them from it."""
+        return self._view - self._positions.shape[1] if self._positions.numel() else 0
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the arena takes."""
+        return sum(tensor.nbytes for tensor in (*self.keys, *self.values) if tensor is not None)
+
+    def _allocate(self, like: Tensor) -> Tensor:
+        return like.new_zeros(self.slots, like.shape[1], self.capacity, like.shape[3])
+
+    def _make_room(self, slots: int, tokens: int) -> None:
+        while self.slots < slots:
+            self.slots *= 2
+        while self.capacity < tokens:
+            self.capacity *= 2
+        for store in (self.keys, self.values):
+            for layer, old in enumerate(store):
+                if old is None or old.shape[0] == self.slots and old.shape[2] == self.capacity:
+                    continue
+                new = old.new_zeros(self.slots, old.shape[1], self.capacity, old.shape[3])
+                new[: old.shape[0], :, : old.shape[2]] = old
+                store[layer] = new
+
+
+def attention_mask(
+    positions: Tensor, view: int, *, window: int | None = None, additive: torch.dtype | None = None
+) -> Tensor:
+    """Which cached positions each token of a batch may see.
+
+    Args:
+        positions: `[rows, tokens]`, absolute.
+        view: number of cached positions.
+        window: sliding window, in tokens; None sees all of the past.
+        additive: dtype of an additive mask (for eager attention); None gives a boolean one (for sdpa).
+
+    Returns:
+        `[rows, 1, tokens, view]`: True (or 0) where the token may look.
+    """
+    cached = torch.arange(view, device=positions.device)
+    seen = cached <= positions[..., None]
+    if window is not None:
+        seen &= cached > positions[..., None] - window
+    seen = seen[:, None]
+    if additive is None:
+        return seen
+    return torch.zeros(seen.shape, dtype=additive, device=seen.device).masked_fill_(~seen, torch.finfo(additive).min)

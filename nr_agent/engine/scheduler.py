@@ -1,0 +1,264 @@
+"""One thread that computes the pending steps of all sequences together, token by token."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError
+
+import torch
+from torch import Tensor
+
+from nr_agent.engine import sampler
+from nr_agent.engine.forward import Runner
+from nr_agent.engine.protocol import EndReason, ExtendRequest, Readings, Segment, Tap
+from nr_agent.engine.sequences import Sequences, SequenceState
+from nr_agent.episode import runs
+from nr_agent.errors import EngineError, NRAgentError
+
+TAIL = 16
+"""Tokens whose text is searched for a stop string: none is longer than that."""
+
+
+class _Job:
+    """A step being thought: the request, and what came of it so far."""
+
+    def __init__(self, request: ExtendRequest, state: SequenceState) -> None:
+        self.request = request
+        self.state = state
+        self.future: Future[Segment] = Future()
+        self.start = len(state.ids)
+        state.ids.extend(request.force)
+        self.logprobs: list[float | None] = [None] * len(request.force)
+        self.entropies: list[float | None] = [None] * len(request.force)
+        self.end: EndReason | None = None
+        self.parts: list[tuple[int, Tensor]] = []
+
+    @property
+    def sampled(self) -> int:
+        return len(self.state.ids) - self.start - len(self.request.force)
+
+
+class Scheduler:
+    """Admits jobs, runs forward passes over all of them, samples, and hands finished segments back.
+
+    Args:
+        runner: computes forward passes.
+        sequences: the engine's sequences and their slots.
+        decode: ids to text, for stop strings.
+        batch: most rows of one pass.
+        chunk: most tokens that a row takes in at once.
+        context: longest sequence.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        sequences: Sequences,
+        decode: Callable[[Sequence[int]], str],
+        *,
+        batch: int,
+        chunk: int,
+        context: int,
+    ) -> None:
+        self.runner = runner
+        self.sequences = sequences
+        self.decode = decode
+        self.batch = batch
+        self.chunk = chunk
+        self.context = context
+        self.tap: Tap | None = None
+        self._waiting: deque[_Job] = deque()
+        self._active: list[_Job] = []
+        self._wake = threading.Condition()
+        self._pass = threading.RLock()  # held during a tick; others take it between two
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+
+    def add(self, request: ExtendRequest, state: SequenceState) -> Future[Segment]:
+        """Queue a step; its sequence is marked busy by the caller."""
+        job = _Job(request, state)
+        with self._wake:
+            if self._stopped:
+                state.busy = False
+                raise EngineError("the engine was shut down", hint="load it again")
+            self._waiting.append(job)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._loop, name="nr-agent-engine", daemon=True)
+                self._thread.start()
+            self._wake.notify()
+        return job.future
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Keep the thread between two passes."""
+        with self._pass:
+            yield
+
+    def stop(self) -> None:
+        """End the thread; steps that are not finished are cancelled."""
+        with self._wake:
+            self._stopped = True
+            self._wake.notify()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        for job in (*self._active, *self._waiting):
+            job.future.cancel()
+            self._release(job, keep=False)
+        self._active.clear()
+        self._waiting.clear()
+
+    def _loop(self) -> None:
+        while True:
+            with self._wake:
+                while not (self._stopped or self._waiting or self._active):
+                    self._wake.wait()
+                if self._stopped:
+                    return
+            with self._pass:
+                self._admit()
+                try:
+                    self._tick()
+                except BaseException as error:  # noqa: BLE001 - every caller gets it, the thread lives on
+                    self._fail(error)
+
+    def _admit(self) -> None:
+        with self._wake, self.sequences.lock:
+            while self._waiting and len(self._active) < self.batch:
+                job = self._waiting[0]
+                if not job.future.cancelled() and self.sequences.place(job.state) is None:
+                    return  # every slot is in use: wait until a step ends
+                self._waiting.popleft()
+                # The token that chooses the next one is always computed, even if it was before.
+                job.state.cached = min(job.state.cached, len(job.state.ids) - 1)
+                self._active.append(job)
+
+    def _tick(self) -> None:
+        """Drop cancelled rows, take pending tokens in, sample where a row is complete."""
+        for job in [job for job in self._active if job.future.cancelled()]:
+            self._active.remove(job)
+            self._release(job, keep=False)
+        # Rows that take many tokens in go together, those that decode go together: little is padded.
+        intake = [job for job in self._active if len(job.state.ids) - job.state.cached > 1]
+        steady = [job for job in self._active if job not in intake]
+        for jobs in (intake, steady):
+            if jobs:
+                self._advance(sorted(jobs, key=lambda job: job.state.slot or 0))
+
+    def _advance(self, jobs: list[_Job]) -> None:
+        pending = [job.state.ids[job.state.cached :][: self.chunk] for job in jobs]
+        starts = [job.state.cached for job in jobs]
+        logits = self.runner.run([job.state.slot or 0 for job in jobs], starts, pending)
+        self._collect(jobs, starts, pending)
+        ready = []
+        for row, (job, tokens) in enumerate(zip(jobs, pending, strict=True)):
+            job.state.cached += len(tokens)
+            if job.state.cached < len(job.state.ids):
+                continue
+            if job.end is not None:  # it was flushed
+                self._finish(job)
+            elif job.request.stop.max_new <= 0:
+                job.end = "forced"
+                self._finish(job)
+            else:
+                ready.append((row, job))
+        if ready:
+            self._sample(logits, ready)
+
+    def _sample(self, logits: Tensor, ready: list[tuple[int, _Job]]) -> None:
+        chosen = logits if len(ready) == logits.shape[0] else logits[[row for row, _ in ready]]
+        jobs = [job for _, job in ready]
+        drawn = sampler.draw(
+            chosen,
+            [job.request.sampling for job in jobs],
+            [(job.state.seed, len(job.state.ids)) for job in jobs],
+        )
+        logprobs, entropies = sampler.confidence(chosen, drawn)
+        # The one place where the host waits for the device.
+        table = torch.stack([drawn.double(), logprobs.double(), entropies.double()]).tolist()
+        for job, token, logprob, entropy in zip(jobs, *table, strict=True):
+            job.state.ids.append(int(token))
+            job.logprobs.append(logprob)
+            job.entropies.append(entropy)
+            job.end = self._ended(job)
+            if job.end is not None and not job.request.flush:
+                self._finish(job)
+
+    def _ended(self, job: _Job) -> EndReason | None:
+        stop = job.request.stop
+        if job.state.ids[-1] in stop.ids:
+            return "stop_id"
+        if stop.strings:
+            text = self.decode(job.state.ids[-min(job.sampled, TAIL) :])
+            if any(string in text for string in stop.strings):
+                return "stop_string"
+        if len(job.state.ids) >= self.context:
+            return "context"
+        return "length" if job.sampled >= stop.max_new else None
+
+    def _collect(self, jobs: list[_Job], starts: list[int], pending: list[list[int]]) -> None:
+        """Copy the readings of this pass out of the tap: rows beyond a sequence's own tokens are padding."""
+        if self.tap is None:
+            return
+        longest = max(len(tokens) for tokens in pending)
+        values = self.tap.take(len(jobs) * longest).view(len(jobs), longest, -1)
+        for row, (job, start, tokens) in enumerate(zip(jobs, starts, pending, strict=True)):
+            fresh = max(0, job.state.read - start)
+            if job.request.readings and fresh < len(tokens):
+                job.parts.append((start + fresh, values[row, fresh : len(tokens)].to("cpu", copy=True)))
+            job.state.read = max(job.state.read, start + len(tokens))
+
+    def _finish(self, job: _Job) -> None:
+        if job in self._active:
+            self._active.remove(job)
+        request, state = job.request, job.state
+        ids = state.ids[job.start :]
+        segment = Segment(
+            ref=request.ref.model_copy(update={"length": len(state.ids)}),
+            start=job.start,
+            ids=ids,
+            provenance=runs(["inserted"] * len(request.force) + ["model"] * job.sampled),
+            logprobs=job.logprobs,
+            entropies=job.entropies,
+            end=job.end or "forced",
+            readings=self._readings(job) if self.tap is not None and request.readings else None,
+        )
+        self._release(job, keep=True)
+        if job.future.set_running_or_notify_cancel():
+            job.future.set_result(segment)
+        else:  # cancelled in the last moment: nobody will see these tokens
+            self._take_back(job)
+
+    def _readings(self, job: _Job) -> Readings:
+        assert self.tap is not None  # noqa: S101 - the caller looked
+        positions = [torch.arange(start, start + len(values)) for start, values in job.parts]
+        index = torch.cat(positions) if positions else torch.zeros(0, dtype=torch.long)
+        empty = torch.zeros(0, len(self.tap.layout.channels))
+        return Readings(
+            sequence=job.request.ref.id,
+            positions=index,
+            token_ids=torch.tensor(job.state.ids)[index] if len(index) else index,
+            values=torch.cat([values for _, values in job.parts]) if job.parts else empty,
+        )
+
+    def _release(self, job: _Job, *, keep: bool) -> None:
+        if not keep:
+            self._take_back(job)
+        job.state.busy = False
+
+    def _take_back(self, job: _Job) -> None:
+        with self.sequences.lock:
+            del job.state.ids[job.start :]
+            job.state.cached = min(job.state.cached, max(0, job.start - 1))
+            job.state.read = min(job.state.read, max(0, job.start - 1))
+
+    def _fail(self, error: BaseException) -> None:
+        for job in list(self._active):
+            self._active.remove(job)
+            self._release(job, keep=False)
+            failure = error if isinstance(error, NRAgentError) else EngineError(f"the step failed: {error!r}")
+            failure.__cause__ = error if failure is not error else None
+            with contextlib.suppress(InvalidStateError):
+                job.future.set_exception(failure)

@@ -1,0 +1,232 @@
+"""The engine over PyTorch and transformers: our own decode loop, one thread, many sequences."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from nr_agent.engine.forward import Runner
+from nr_agent.engine.protocol import (
+    Capabilities,
+    ExtendRequest,
+    Sampling,
+    Segment,
+    SequenceRef,
+    StopSpec,
+    Tap,
+    TapLayout,
+    TapPlan,
+)
+from nr_agent.engine.scheduler import Scheduler
+from nr_agent.engine.sequences import Sequences, SequenceState
+from nr_agent.engine.text import TokenizerCodec
+from nr_agent.errors import ContextLengthError, EngineError, UnknownSequenceError
+from nr_agent.ids import new_id
+
+
+@dataclass
+class Limits:
+    """How much the engine may hold.
+
+    Attributes:
+        slots: sequences whose cache is kept; the one unused longest loses its own when another needs the room.
+        batch: most rows of one forward pass.
+        chunk: most tokens a row takes in at once.
+    """
+
+    slots: int = 64
+    batch: int = 64
+    chunk: int = 512
+
+
+class TorchEngine:
+    """Extends sequences step by step on a local model. All methods may be called from any thread.
+
+    Pending steps of all callers are computed together, token by token: a row leaves at its stop, a new one
+    joins at the next token. The KV cache is kept from step to step; a sequence that lost its slot is computed
+    again from its tokens, with the same result.
+
+    Args:
+        model: a causal language model in evaluation mode.
+        tokenizer: its tokenizer, with a chat template.
+        name: how the model is called in reports.
+        fingerprint: identifies the weights (see `nr_agent.models.fingerprint`).
+        context: longest sequence; the model's own limit by default.
+        limits: how much the engine may hold.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: Any,
+        *,
+        name: str,
+        fingerprint: str,
+        context: int | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        limits = limits or Limits()
+        self.name = name
+        self.fingerprint = fingerprint
+        self.model = model.eval()
+        self.runner = Runner(self.model)
+        own = int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))
+        self.capabilities = Capabilities(
+            taps="channels", fork="copy", rollback="exact", batching=True, context=min(context or own, own)
+        )
+        self.codec = TokenizerCodec(tokenizer, _end_ids(model, tokenizer))
+        self._sequences = Sequences(limits.slots)
+        self._tap: Tap | None = None
+        self._scheduler = Scheduler(
+            self.runner,
+            self._sequences,
+            self.codec.decode,
+            batch=limits.batch,
+            chunk=limits.chunk,
+            context=self.capabilities.context,
+        )
+
+    def attach(self, plan: TapPlan | None) -> TapLayout:
+        """Choose the channels to read from now on; None reads nothing."""
+        with self._scheduler.paused():
+            if self._tap is not None:
+                self._tap.remove()
+                self._tap = None
+            if plan is not None:
+                self._tap = plan.install(self.model)
+            self._scheduler.tap = self._tap
+            for state in self._sequences.states.values():
+                # Readings of the new channels must not have gaps: what is read from now on starts at the end.
+                state.read = max(state.read, len(state.ids) - 1)
+        return self._tap.layout if self._tap else TapLayout()
+
+    def open(self, prompt: Sequence[int], *, seed: int = 0) -> SequenceRef:
+        """Begin a sequence with a prompt; it is computed with the first step."""
+        if not prompt:
+            raise EngineError("a sequence needs at least one token")
+        if len(prompt) >= self.capabilities.context:
+            raise ContextLengthError(
+                f"the prompt has {len(prompt)} tokens, {self.name} takes {self.capabilities.context} in all",
+                hint="shorten the problem, or choose a model with a longer context",
+            )
+        ref = SequenceRef(engine=self.fingerprint, id=new_id(), length=len(prompt))
+        with self._sequences.lock:
+            self._sequences.states[ref.id] = SequenceState(list(prompt), seed)
+        return ref
+
+    def restore(self, ids: Sequence[int], *, seed: int = 0) -> SequenceRef:
+        """Open a sequence that is known by its tokens; readings start behind what it already holds."""
+        ref = self.open(ids, seed=seed)
+        self._state(ref).read = len(ids) - 1
+        return ref
+
+    def submit(self, request: ExtendRequest) -> Future[Segment]:
+        """Extend a sequence in the background; cancelling the future stops it within a few tokens."""
+        with self._sequences.lock:
+            state = self._state(request.ref)
+            if state.busy:
+                raise EngineError("this sequence is already being extended", hint="fork it to think two ways at once")
+            if len(state.ids) + len(request.force) > self.capabilities.context:
+                raise ContextLengthError(
+                    f"{len(state.ids)} tokens and {len(request.force)} forced ones exceed the context of "
+                    f"{self.capabilities.context}",
+                    hint="close the thinking earlier: lower the token budget",
+                )
+            state.busy = True
+        return self._scheduler.add(request, state)
+
+    def extend(
+        self,
+        ref: SequenceRef,
+        *,
+        stop: StopSpec,
+        sampling: Sampling = Sampling(),  # noqa: B008 - immutable
+        force: Sequence[int] = (),
+        flush: bool = False,
+        readings: bool = True,
+    ) -> Segment:
+        """Take the forced ids in, then sample until a stop: one step."""
+        future = self.submit(ExtendRequest(ref, stop, sampling, force, flush, readings))
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def aextend(self, request: ExtendRequest) -> Segment:
+        """`extend` for coroutines; cancelling the task stops the step."""
+        return await asyncio.wrap_future(self.submit(request))
+
+    def fork(self, ref: SequenceRef, *, at: int | None = None, seed: int | None = None) -> SequenceRef:
+        """A new sequence with the first `at` tokens of this one, its cache copied."""
+        with self._scheduler.paused(), self._sequences.lock:
+            parent = self._state(ref)
+            length = self._check_cut(parent, len(parent.ids) if at is None else at)
+            child = SequenceState(parent.ids[:length], parent.seed if seed is None else seed)
+            child.read = min(parent.read, length - 1)
+            forked = SequenceRef(engine=self.fingerprint, id=new_id(), length=length)
+            self._sequences.states[forked.id] = child
+            cached = min(parent.cached, length - 1)
+            if parent.slot is not None and cached:
+                was_busy, parent.busy = parent.busy, True  # its slot must not be taken for the child
+                slot = self._sequences.place(child)
+                parent.busy = was_busy
+                if slot is not None:
+                    self.runner.cache.copy(parent.slot, slot, cached)
+                    child.cached = cached
+        return forked
+
+    def rollback(self, ref: SequenceRef, *, to: int) -> SequenceRef:
+        """Forget all tokens from position `to` on."""
+        with self._sequences.lock:
+            state = self._state(ref)
+            length = self._check_cut(state, to)
+            del state.ids[length:]
+            # The last token that stays is computed again: its state chooses the next one.
+            state.cached = min(state.cached, length - 1)
+            state.read = min(state.read, length - 1)
+        return ref.model_copy(update={"length": length})
+
+    def close(self, ref: SequenceRef) -> None:
+        """Forget a sequence. Closing one twice is no error."""
+        with self._sequences.lock:
+            self._sequences.states.pop(ref.id, None)
+
+    def tokens(self, ref: SequenceRef) -> list[int]:
+        """The tokens of a sequence."""
+        return list(self._state(ref).ids)
+
+    def shutdown(self) -> None:
+        """Stop the thread and take the hooks out."""
+        self._scheduler.stop()
+        if self._tap is not None:
+            self._tap.remove()
+            self._tap = None
+
+    def _state(self, ref: SequenceRef) -> SequenceState:
+        state = self._sequences.states.get(ref.id)
+        if state is None or ref.engine != self.fingerprint:
+            raise UnknownSequenceError(
+                f"sequence {ref.id} is not open in this engine", hint="reopen it from its tokens with restore()"
+            )
+        return state
+
+    def _check_cut(self, state: SequenceState, length: int) -> int:
+        if state.busy:
+            raise EngineError("this sequence is being extended", hint="wait for its step, or cancel it")
+        if not 1 <= length <= len(state.ids):
+            raise EngineError(f"position {length} is outside of a sequence of {len(state.ids)} tokens")
+        return length
+
+
+def _end_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(token for token in (*ids, tokenizer.eos_token_id) if token is not None)
+
+
