@@ -1,0 +1,120 @@
+"""One small MLP a level, its training, and its threshold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+HIDDEN = 32
+
+
+class StepClassifier(nn.Module):
+    """Standardises features and maps them to a score.
+
+    Args:
+        features: length of a feature vector.
+        hidden: width of the one hidden layer.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, features: int, hidden: int = HIDDEN) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+        self.inner = nn.Linear(features, hidden)
+        self.outer = nn.Linear(hidden, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Scores before the sigmoid: `[rows, features]` to `[rows]`."""
+        standard = ((features - self.mean) / self.scale).clamp(-8, 8)
+        out: Tensor = self.outer(torch.nn.functional.gelu(self.inner(standard)))[..., 0]
+        return out
+
+    @torch.no_grad()
+    def score(self, features: Tensor) -> Tensor:
+        """Scores from 0 to 1."""
+        return torch.sigmoid(self(features))
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a classifier is trained."""
+
+    epochs: int = 60
+    batch: int = 256
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.05
+    dropout: float = 0.2
+    patience: int = 10
+    seed: int = 0
+
+
+def train_classifier(
+    features: Tensor, labels: Tensor, held: tuple[Tensor, Tensor], settings: TrainingSettings | None = None
+) -> StepClassifier:
+    """Train on some steps, and keep the epoch that is best on the held ones.
+
+    Args:
+        features: `[rows, features]`.
+        labels: `[rows]`, 0 or 1.
+        held: features and labels of other problems' steps, to stop by.
+        settings: see there.
+
+    Returns:
+        The classifier of the epoch with the lowest loss on the held steps: its score is a probability as
+        far as the base rates agree.
+    """
+    settings = settings or TrainingSettings()
+    generator = torch.Generator().manual_seed(settings.seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        model = StepClassifier(features.shape[1])
+    model.mean.copy_(features.mean(0))
+    model.scale.copy_(features.std(0).clamp(min=1e-4))
+    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+    loss_of = nn.BCEWithLogitsLoss()
+    best, best_state, waited = math.inf, {k: v.clone() for k, v in model.state_dict().items()}, 0
+    for _ in range(settings.epochs):
+        order = torch.randperm(len(labels), generator=generator)
+        for index in order.split(settings.batch):
+            batch = features[index]
+            keep = torch.rand(batch.shape, generator=generator) >= settings.dropout
+            # A dropped feature reads as usual.
+            loss = loss_of(model(torch.where(keep, batch, model.mean)), labels[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        with torch.no_grad():
+            current = float(loss_of(model(held[0]), held[1]))
+        if current < best:
+            best, waited = current, 0
+            best_state = {k: v.clone() for k, v in model.state_dict().items()}
+        else:
+            waited += 1
+            if waited >= settings.patience:
+                break
+    model.load_state_dict(best_state)
+    return model.eval()
+
+
+def conformal_threshold(maxima: Sequence[float], alpha: float) -> float:
+    """The threshold that at most a share `alpha` of traces that should stay silent will cross.
+
+    Args:
+        maxima: largest score of each calibration trace that should not trigger.
+        alpha: allowed share of false alarms, a trace.
+
+    Returns:
+        The `ceil((n + 1)(1 - alpha))`-th smallest maximum: for exchangeable traces the chance that a new one
+        lies above it is at most `alpha`. Infinite where `n` is too small to promise that.
+
+    Source: the conformal rule on the per-trace maximum ("Maxwise", statistical early stopping, ICML 2026).
+    """
+    rank = math.ceil((len(maxima) + 1) * (1 - alpha))
+    return sorted(maxima)[rank - 1] if rank <= len(maxima) else math.inf

@@ -1,0 +1,82 @@
+"""Readings of finished traces: one plain forward pass over their tokens, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nr_agent.detection.traces import Traced, TracedStep
+from nr_agent.engine.protocol import Readings, Segment, SequenceRef
+from nr_agent.neurons.channels import Channel
+from nr_agent.neurons.sites import find_sites
+from nr_agent.neurons.tap import ChannelPlan
+
+
+def all_channels(model: Any) -> list[Channel]:
+    """Every channel of a model."""
+    return [Channel(site.kind, site.layer, index) for site in find_sites(model) for index in range(site.channels)]
+
+
+@torch.inference_mode()
+def read_traces(
+    model: Any,
+    traces: Sequence[Traced],
+    channels: Sequence[Channel],
+    *,
+    batch: int = 8,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[tuple[int, Tensor]]:
+    """Read channels at every token of some traces.
+
+    Args:
+        model: the model that wrote them.
+        traces: the traces.
+        channels: to read.
+        batch: traces of one pass; they are passed in order of length, so little is padded.
+        progress: called with the number of traces read so far.
+
+    Yields:
+        Number of a trace, and its readings `[tokens, channels]` float32 on the CPU: row `i` is position `i`.
+    """
+    device = model.get_input_embeddings().weight.device
+    order = sorted(range(len(traces)), key=lambda number: len(traces[number].ids))
+    tap = ChannelPlan(channels).install(model)
+    try:
+        for begin in range(0, len(order), batch):
+            numbers = order[begin : begin + batch]
+            longest = max(len(traces[number].ids) for number in numbers)
+            ids = torch.tensor(
+                [[*traces[n].ids, *[0] * (longest - len(traces[n].ids))] for n in numbers], device=device
+            )
+            model(input_ids=ids, use_cache=False, logits_to_keep=1)
+            values = tap.take(ids.numel()).view(len(numbers), longest, -1).cpu()
+            for row, number in enumerate(numbers):
+                yield number, values[row, : len(traces[number].ids)].clone()
+            if progress is not None:
+                progress(begin + len(numbers))
+    finally:
+        tap.remove()
+
+
+def as_segment(step: TracedStep, values: Tensor, ids: Sequence[int]) -> Segment:
+    """A traced step as the engine would have returned it, with its readings.
+
+    Args:
+        step: the step.
+        values: `[tokens, channels]`, the whole trace's readings.
+        ids: the whole trace's tokens.
+    """
+    window = torch.arange(step.start - 1, step.end - 1)
+    return Segment(
+        ref=SequenceRef(engine="", id="", length=step.end),
+        start=step.start,
+        ids=list(ids[step.start : step.end]),
+        provenance=[("model", step.end - step.start)],
+        logprobs=list(step.logprobs),
+        entropies=list(step.entropies),
+        end="stop_string",
+        readings=Readings("", window, torch.tensor(ids)[window], values[window]),
+    )

@@ -1,0 +1,276 @@
+"""The neuron detector: its artefact on disk, and its watch over an episode."""
+
+from __future__ import annotations
+
+import json
+import math
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nr_agent.detection.classifier import StepClassifier
+from nr_agent.detection.evidence import classify_pattern, name_channels
+from nr_agent.detection.features import FeatureFamily, StepSignal, feature_names, step_features, tail
+from nr_agent.detection.protocol import Look
+from nr_agent.detection.spectrum import WINDOW
+from nr_agent.engine.protocol import Segment
+from nr_agent.episode import ReadingSummary
+from nr_agent.errors import DetectorError, DetectorMismatchError
+from nr_agent.events import Evidence, FailureEvent, Level
+from nr_agent.neurons.mon import MixtureOfNeurons
+from nr_agent.neurons.tap import ChannelPlan
+from nr_agent.neurons.writes import push_table
+
+SCHEMA = 1
+_EVENTS = uuid.UUID("6f1d3f0e-5f0e-5b1a-9d35-0d0f9c8f4a11")
+_KINDS: dict[Level, str] = {"intra_step": "calculation", "inter_step": "stagnation", "instance": "overthinking"}
+
+
+class LevelSettings(BaseModel):
+    """What a level's detector looks at, and when it speaks.
+
+    Attributes:
+        level: the failure level.
+        families: feature families, in order.
+        threshold: calibrated; None where it may never speak (too little to calibrate on).
+        alpha: share of good traces that the threshold allows to be disturbed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    level: Level
+    families: tuple[FeatureFamily, ...]
+    threshold: float | None
+    alpha: float
+
+
+class DetectorManifest(BaseModel):
+    """Everything about a detector but its numbers: `detector.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    id: str
+    model: str
+    fingerprint: str
+    tokenizer_hash: str
+    mon: MixtureOfNeurons
+    levels: list[LevelSettings]
+    window: int = WINDOW
+    training: dict[str, Any] = {}
+
+
+@dataclass
+class LevelDetector:
+    """A level's settings, its classifier, and its columns among the readings."""
+
+    settings: LevelSettings
+    classifier: StepClassifier
+    columns: Tensor
+    signs: Tensor
+
+
+class NeuronDetector:
+    """Watches the MoN of one model.
+
+    Args:
+        manifest: what it is.
+        mean: `[channels]`, usual reading of each channel.
+        scale: `[channels]`, its standard deviation.
+        classifiers: one a level.
+        push: `[channels, vocabulary]`, see `push_table`.
+    """
+
+    def __init__(
+        self,
+        manifest: DetectorManifest,
+        mean: Tensor,
+        scale: Tensor,
+        classifiers: dict[Level, StepClassifier],
+        push: Tensor,
+    ) -> None:
+        self.manifest = manifest
+        self.id = manifest.id
+        self.fingerprint = manifest.fingerprint
+        self.channels = manifest.mon.channels()
+        self.plan = ChannelPlan(self.channels)
+        self.mean = mean
+        self.scale = scale
+        self.push = push
+        groups = {group.level: group for group in manifest.mon.groups}
+        self.levels = [
+            LevelDetector(
+                settings,
+                classifiers[settings.level],
+                torch.tensor(manifest.mon.columns(settings.level)),
+                torch.tensor([1.0 if value >= 0 else -1.0 for value in groups[settings.level].scores]),
+            )
+            for settings in manifest.levels
+        ]
+
+    def observe(self, episode_id: str) -> NeuronObserver:
+        """Begin to watch an episode."""
+        return NeuronObserver(self, episode_id)
+
+    def save(self, folder: Path) -> None:
+        """Write `detector.json` and `detector.safetensors`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {"mean": self.mean, "scale": self.scale}
+        for level in self.levels:
+            for name, value in level.classifier.state_dict().items():
+                tensors[f"{level.settings.level}.{name}"] = value.contiguous()
+        save_file(tensors, folder / "detector.safetensors")
+        (folder / "detector.json").write_text(self.manifest.model_dump_json(indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path, engine: Any) -> NeuronDetector:
+        """Read a detector for an engine.
+
+        Raises:
+            DetectorError: the folder holds no whole detector.
+            DetectorMismatchError: it was fitted on another model or tokenizer.
+        """
+        try:
+            manifest = DetectorManifest.model_validate_json((folder / "detector.json").read_bytes())
+            tensors = load_file(folder / "detector.safetensors")
+        except (OSError, ValidationError, SafetensorError, json.JSONDecodeError) as error:
+            reason = str(error).splitlines()[0]
+            raise DetectorError(f"the detector in {folder} is broken: {reason}", hint="fit it again") from error
+        if manifest.fingerprint != engine.fingerprint:
+            raise DetectorMismatchError(
+                f"this detector was fitted on {manifest.model} (fingerprint {manifest.fingerprint}), "
+                f"the engine runs {engine.name} ({engine.fingerprint})",
+                hint=f"fit one for it: nr-agent fit --model {engine.name} --out detectors/{engine.name}",
+            )
+        classifiers: dict[Level, StepClassifier] = {}
+        for settings in manifest.levels:
+            prefix = f"{settings.level}."
+            state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+            classifier = StepClassifier(state["mean"].shape[0], state["inner.weight"].shape[0])
+            classifier.load_state_dict(state)
+            classifiers[settings.level] = classifier.eval()
+        push = push_table(engine.model, manifest.mon.channels())
+        return cls(manifest, tensors["mean"], tensors["scale"], classifiers, push)
+
+
+@dataclass
+class NeuronObserver:
+    """One episode's watch. Its memory is the end of each group's signal."""
+
+    detector: NeuronDetector
+    episode_id: str
+    history: dict[Level, Tensor] = field(default_factory=dict)
+
+    def fork(self) -> NeuronObserver:
+        """An independent watch with the same memory."""
+        return NeuronObserver(self.detector, self.episode_id, dict(self.history))
+
+    @torch.no_grad()
+    def look(self, segment: Segment, *, step: int, text: str) -> Look:
+        """Score a step at every level, and raise an event where a threshold is crossed."""
+        look = Look()
+        read = _align(segment)
+        if read is None:
+            return look
+        raw, written, logprobs, entropies = read
+        for level in self.detector.levels:
+            name = level.settings.level
+            signal = self.signal(level, raw, written, logprobs, entropies)
+            features = step_features(signal, level.settings.families)
+            score = float(level.classifier.score(features[None])[0])
+            self.history[name] = tail(signal.history, signal.signal)
+            look.scores[name] = score
+            look.summaries.append(_summarise(name, signal.values, score))
+            threshold = level.settings.threshold
+            if threshold is not None and score > threshold:
+                look.events.append(self._event(level, signal, features, score, segment, step, text))
+        return look
+
+    def signal(
+        self, level: LevelDetector, raw: Tensor, written: Tensor, logprobs: Tensor, entropies: Tensor
+    ) -> StepSignal:
+        """A level's view of a step: its channels, standardised, with what they push and what came before."""
+        detector, columns = self.detector, level.columns
+        values = raw[:, columns]
+        return StepSignal(
+            values=(values - detector.mean[columns]) / detector.scale[columns],
+            push=values * detector.push[columns][:, written].T,
+            logprobs=logprobs,
+            entropies=entropies,
+            history=self.history.get(level.settings.level, torch.zeros(WINDOW - 1)),
+            signs=level.signs,
+        )
+
+    def _event(
+        self,
+        level: LevelDetector,
+        signal: StepSignal,
+        features: Tensor,
+        score: float,
+        segment: Segment,
+        step: int,
+        text: str,
+    ) -> FailureEvent:
+        name = level.settings.level
+        addresses = [str(self.detector.channels[column]) for column in level.columns.tolist()]
+        names = feature_names(level.settings.families, addresses)
+        standard = (features - level.classifier.mean) / level.classifier.scale
+        strongest = standard.abs().topk(min(6, len(names))).indices.tolist()
+        return FailureEvent.from_state(
+            {
+                "id": str(uuid.uuid5(_EVENTS, f"{self.episode_id}:{step}:{name}")),
+                "level": name,
+                "kind": _KINDS[name],
+                "step": step,
+                "position": segment.start + len(segment.ids) - 1,
+                "score": score,
+                "threshold": level.settings.threshold or 0.0,
+                "detector": self.detector.id,
+                "evidence": Evidence(
+                    channels=name_channels(signal.values, addresses, segment.start),
+                    features={names[i]: round(float(features[i]), 4) for i in strongest},
+                    pattern=classify_pattern(torch.cat([signal.history, signal.signal])),
+                    text=text.strip()[:200],
+                ).model_dump(),
+            }
+        )
+
+
+def _align(segment: Segment) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    """Readings of the states that wrote the segment's tokens, and those tokens; None where none were read."""
+    if segment.readings is None:
+        return None
+    positions = segment.readings.positions
+    inside = (positions >= segment.start - 1) & (positions < segment.start + len(segment.ids) - 1)
+    if not inside.any():
+        return None
+    index = positions[inside] + 1 - segment.start
+    return (
+        segment.readings.values[inside],
+        torch.tensor(segment.ids)[index],
+        _numbers(segment.logprobs)[index],
+        _numbers(segment.entropies)[index],
+    )
+
+
+def _numbers(values: list[float | None]) -> Tensor:
+    return torch.tensor([math.nan if value is None else value for value in values])
+
+
+def _summarise(level: Level, values: Tensor, score: float) -> ReadingSummary:
+    return ReadingSummary(
+        level=level,
+        tokens=len(values),
+        mean=float(values.mean()),
+        maximum=float(values.max()),
+        minimum=float(values.min()),
+        std=float(values.std(0, correction=0).mean()),
+        score=score,
+    )

@@ -1,0 +1,108 @@
+"""What a detector sees of a step: four families of features, the same code while thinking and while fitting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nr_agent.detection.spectrum import NAMES, WINDOW, spectral_features
+
+FeatureFamily = Literal["stats", "spectral", "attribution", "confidence"]
+FEATURE_FAMILIES: tuple[FeatureFamily, ...] = ("stats", "spectral", "attribution", "confidence")
+
+_STATS = ("mean", "max", "min", "std", "last")
+_PUSHES = ("mean", "max", "min")
+_CONFIDENCE = ("lowest_logprob", "mean_logprob", "last_logprob", "highest_entropy", "mean_entropy", "surprise")
+
+
+@dataclass
+class StepSignal:
+    """What was read and written in one step.
+
+    Row `i` of the readings is the state that wrote token `i`.
+
+    Attributes:
+        values: `[tokens, channels]`, standardised readings of one group.
+        push: `[tokens, channels]`, each channel's raw reading times its push on the token that was written.
+        logprobs: `[tokens]`, NaN where a token was forced.
+        entropies: `[tokens]` in nats, NaN where a token was forced.
+        history: `[WINDOW - 1]`, the group's signal before the step, zeros before there was one.
+        signs: `[channels]`, 1 where a channel rises in failing steps, -1 where it falls.
+    """
+
+    values: Tensor
+    push: Tensor
+    logprobs: Tensor
+    entropies: Tensor
+    history: Tensor
+    signs: Tensor
+
+    @property
+    def signal(self) -> Tensor:
+        """`[tokens]`: the group's mean reading, each channel turned so that failing is up."""
+        return (self.values * self.signs).mean(-1)
+
+
+def step_features(step: StepSignal, families: Sequence[FeatureFamily]) -> Tensor:
+    """The features of a step, one vector, family after family (see `feature_names`)."""
+    makers = {"stats": _stats, "spectral": _spectral, "attribution": _attribution, "confidence": _confidence}
+    return torch.cat([makers[family](step) for family in families])
+
+
+def feature_names(families: Sequence[FeatureFamily], channels: Sequence[str]) -> list[str]:
+    """Names of the features, in the order of `step_features`."""
+    names: list[str] = []
+    for family in families:
+        if family == "stats":
+            names += [f"{channel} {stat}" for stat in _STATS for channel in channels]
+        elif family == "attribution":
+            names += [f"{channel} push {stat}" for stat in _PUSHES for channel in channels]
+        elif family == "spectral":
+            names += [f"{name} {at}" for at in ("last", "peak") for name in NAMES]
+        else:
+            names += list(_CONFIDENCE)
+    return names
+
+
+def _stats(step: StepSignal) -> Tensor:
+    values = step.values
+    if not len(values):
+        return values.new_zeros(5 * values.shape[1])
+    return torch.cat(
+        [values.mean(0), values.max(0).values, values.min(0).values, values.std(0, correction=0), values[-1]]
+    )
+
+
+def _attribution(step: StepSignal) -> Tensor:
+    push = step.push
+    if not len(push):
+        return push.new_zeros(3 * push.shape[1])
+    return torch.cat([push.mean(0), push.max(0).values, push.min(0).values])
+
+
+def _spectral(step: StepSignal) -> Tensor:
+    if not len(step.values):
+        return step.values.new_zeros(2 * len(NAMES))
+    windows = spectral_features(torch.cat([step.history, step.signal]))
+    return torch.cat([windows[-1], windows.max(0).values])
+
+
+def _confidence(step: StepSignal) -> Tensor:
+    sampled = ~step.logprobs.isnan()
+    if not sampled.any():
+        return step.logprobs.new_zeros(len(_CONFIDENCE))
+    logprobs, entropies = step.logprobs[sampled], step.entropies[sampled]
+    # How much less likely the tokens were than a typical draw of their distributions.
+    surprise = (-logprobs - entropies).max()
+    return torch.stack(
+        [logprobs.min(), logprobs.mean(), logprobs[-1], entropies.max(), entropies.mean(), surprise]
+    )
+
+
+def tail(history: Tensor, signal: Tensor) -> Tensor:
+    """The signal's last `WINDOW - 1` values, for the next step."""
+    return torch.cat([history, signal])[-(WINDOW - 1) :]

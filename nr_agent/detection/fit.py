@@ -1,0 +1,328 @@
+"""Fit a detector on a model's own traces: sample, label, rank, train, calibrate, and write its card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nr_agent.detection.card import LevelData, evaluate_level, write_card
+from nr_agent.detection.classifier import StepClassifier, TrainingSettings, conformal_threshold, train_classifier
+from nr_agent.detection.collect import all_channels, as_segment, read_traces
+from nr_agent.detection.detector import DetectorManifest, LevelDetector, LevelSettings, NeuronDetector
+from nr_agent.detection.features import FEATURE_FAMILIES, FeatureFamily, step_features, tail
+from nr_agent.detection.labels import StepLabels, base_rates, label_trace
+from nr_agent.detection.metrics import average_precision
+from nr_agent.detection.traces import Traced, TracedStep, sample_traces
+from nr_agent.engine.protocol import Sampling
+from nr_agent.episode import Problem
+from nr_agent.errors import DetectorError
+from nr_agent.events import LEVELS, Level
+from nr_agent.neurons.channels import Channel
+from nr_agent.neurons.mon import Group, MixtureOfNeurons
+from nr_agent.neurons.ranking import MeanDifference, choose, choose_random
+from nr_agent.neurons.writes import push_table
+
+SPLITS = ("train", "held", "calibration", "test")
+_SHARES = (0.55, 0.1, 0.175, 0.175)
+
+CANDIDATES: tuple[tuple[FeatureFamily, ...], ...] = (
+    *((family,) for family in FEATURE_FAMILIES),
+    ("stats", "spectral", "attribution"),
+    ("stats", "confidence"),
+    ("attribution", "confidence"),
+    FEATURE_FAMILIES,
+)
+"""Families alone and together: all are on the card, the best on held problems ships."""
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """Everything that a fit depends on, besides the model and the problems.
+
+    Attributes:
+        channels: channels a level.
+        kinds: which channels each level may use. As published: heads tell of circling, FFN neurons of the rest.
+        temperature: at which traces are sampled: that of later use.
+        max_tokens: where a trace that does not end is cut.
+        alpha: share of good traces that may be disturbed, a level.
+        seed: seed of sampling, splits and training.
+    """
+
+    channels: dict[Level, int] = field(default_factory=lambda: {"intra_step": 48, "inter_step": 16, "instance": 48})
+    kinds: dict[Level, str] = field(
+        default_factory=lambda: {"intra_step": "ffn", "inter_step": "head", "instance": "ffn"}
+    )
+    temperature: float = 0.6
+    max_tokens: int = 768
+    alpha: dict[Level, float] = field(
+        default_factory=lambda: {"intra_step": 0.05, "inter_step": 0.05, "instance": 0.05}
+    )
+    seed: int = 0
+
+
+def fit(
+    engine: Any,
+    problems: Sequence[Problem],
+    out: Path,
+    settings: FitSettings | None = None,
+    *,
+    log: Callable[[str], None] = lambda _: None,
+) -> NeuronDetector:
+    """Fit a detector and write it, its card and its traces to a folder.
+
+    Sampling is the slow part; its traces are kept in `out/traces.jsonl` and used again by a later call with the
+    same model, problems and settings.
+
+    Raises:
+        DetectorError: a level has too few examples of a class to learn from.
+    """
+    settings = settings or FitSettings()
+    out.mkdir(parents=True, exist_ok=True)
+    engine.attach(None)
+    traces = _traces(engine, problems, out, settings, log)
+    labelled = [label_trace(traced) for traced in traces]
+    rates = base_rates(labelled)
+    log("  ".join(f"{level}: {rate:.1%} of the steps" for level, rate in rates.items()))
+    splits = [split_of(traced.problem.text, settings.seed) for traced in traces]
+    log("ranking channels")
+    mon, control, mean, scale = _rank(engine.model, traces, labelled, splits, settings)
+    log("reading the chosen channels")
+    data = _features(engine.model, traces, labelled, splits, mon, mean, scale)
+    random_data = _features(engine.model, traces, labelled, splits, control, mean, scale)
+    classifiers: dict[Level, StepClassifier] = {}
+    chosen: list[LevelSettings] = []
+    card: dict[str, Any] = {"levels": {}}
+    for level in LEVELS:
+        families, classifier, trials = _train(level, data[level], settings)
+        threshold = conformal_threshold(_maxima(level, data[level], families, classifier), settings.alpha[level])
+        classifiers[level] = classifier
+        speaks = threshold if threshold < 1 else None
+        chosen.append(LevelSettings(level=level, families=families, threshold=speaks, alpha=settings.alpha[level]))
+        card["levels"][level] = evaluate_level(
+            level, data[level], random_data[level], classifier, families, threshold, trials
+        )
+        log(_line(level, card["levels"][level], families, threshold))
+    manifest = DetectorManifest(
+        id=f"{engine.name}-{_hash([engine.fingerprint, asdict(settings), [t.ids for t in traces]])[:8]}",
+        model=engine.name,
+        fingerprint=engine.fingerprint,
+        tokenizer_hash=_hash(sorted(engine.codec.tokenizer.get_vocab().items())),
+        mon=mon,
+        levels=chosen,
+        training={"settings": asdict(settings), "traces": len(traces), "base_rates": rates},
+    )
+    columns = torch.tensor([all_channels(engine.model).index(channel) for channel in mon.channels()])
+    push = push_table(engine.model, mon.channels())
+    detector = NeuronDetector(manifest, mean[columns], scale[columns], classifiers, push)
+    detector.save(out)
+    write_card(out, manifest, card)
+    return detector
+
+
+def split_of(text: str, seed: int) -> str:
+    """The split that a problem belongs to: by its text, so that no problem is in two."""
+    point = int(hashlib.sha256(f"{seed}:{text}".encode()).hexdigest()[:8], 16) / 2**32
+    for name, share in zip(SPLITS, _SHARES, strict=True):
+        point -= share
+        if point < 0:
+            return name
+    return SPLITS[-1]
+
+
+def _traces(
+    engine: Any, problems: Sequence[Problem], out: Path, settings: FitSettings, log: Callable[[str], None]
+) -> list[Traced]:
+    key = _hash([engine.fingerprint, [p.text for p in problems], settings.temperature, settings.max_tokens, settings.seed])
+    path = out / "traces.jsonl"
+    if path.exists():
+        with path.open() as file:
+            if json.loads(next(file)) == {"key": key}:
+                log("using the traces that are there")
+                return [_from_json(json.loads(line)) for line in file]
+    log(f"sampling {len(problems)} traces")
+
+    def report(done: int) -> None:
+        if done % 100 == 0:
+            log(f"  {done}/{len(problems)} traces")
+
+    traces = sample_traces(
+        engine,
+        problems,
+        sampling=Sampling(temperature=settings.temperature),
+        seed=settings.seed,
+        max_tokens=settings.max_tokens,
+        progress=report,
+    )
+    partial = path.with_suffix(".partial")
+    lines = [{"key": key}, *(asdict(t) | {"problem": t.problem.model_dump()} for t in traces)]
+    partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    partial.replace(path)
+    return traces
+
+
+def _from_json(value: dict[str, Any]) -> Traced:
+    steps = [TracedStep(**step) for step in value.pop("steps")]
+    return Traced(**(value | {"problem": Problem(**value["problem"]), "steps": steps}))
+
+
+def _rank(
+    model: Any,
+    traces: Sequence[Traced],
+    labelled: Sequence[Sequence[StepLabels]],
+    splits: Sequence[str],
+    settings: FitSettings,
+) -> tuple[MixtureOfNeurons, MixtureOfNeurons, Tensor, Tensor]:
+    """The MoN, a random one of the same size, and every channel's usual mean and standard deviation."""
+    channels = all_channels(model)
+    rankings = {level: MeanDifference(len(channels)) for level in LEVELS}
+    count, total, squares = 0, torch.zeros(len(channels)).double(), torch.zeros(len(channels)).double()
+    chosen = [number for number, split in enumerate(splits) if split == "train"]
+    for place, values in read_traces(model, [traces[number] for number in chosen], channels):
+        traced, labels = traces[chosen[place]], labelled[chosen[place]]
+        if not traced.steps:
+            continue
+        thought = values[traced.steps[0].start - 1 : traced.steps[-1].end - 1].double()
+        count += len(thought)
+        total += thought.sum(0)
+        squares += thought.square().sum(0)
+        means = torch.stack([values[step.start - 1 : step.end - 1].mean(0) for step in traced.steps])
+        for level in LEVELS:
+            known = [i for i, label in enumerate(labels) if label.of(level) is not None]
+            if known:
+                rankings[level].add(means[known], torch.tensor([bool(labels[i].of(level)) for i in known]))
+    mean = (total / count).float()
+    scale = (squares / count - (total / count).square()).clamp(min=0).sqrt().float().clamp(min=1e-6)
+
+    def group(level: Level, members: Sequence[tuple[Channel, float]], how: Any) -> Group:
+        names, scores = [str(channel) for channel, _ in members], [round(score, 4) for _, score in members]
+        return Group(level=level, ranking=how, channels=names, scores=scores)
+
+    ranked, blind = [], []
+    for level in LEVELS:
+        allowed = [settings.kinds[level] in (channel.kind, "any") for channel in channels]
+        top = settings.channels[level]
+        ranked.append(group(level, choose(rankings[level], channels, allowed, top), "mean_difference"))
+        blind.append(group(level, choose_random(channels, allowed, top, settings.seed), "random"))
+    return MixtureOfNeurons(groups=ranked), MixtureOfNeurons(groups=blind), mean, scale
+
+
+def _features(
+    model: Any,
+    traces: Sequence[Traced],
+    labelled: Sequence[Sequence[StepLabels]],
+    splits: Sequence[str],
+    mon: MixtureOfNeurons,
+    mean: Tensor,
+    scale: Tensor,
+) -> dict[Level, LevelData]:
+    """All families' features of every labelled step, through the observer that will watch later."""
+    channels = mon.channels()
+    index = {channel: i for i, channel in enumerate(all_channels(model))}
+    columns = torch.tensor([index[channel] for channel in channels])
+    blank: dict[Level, StepClassifier] = {level: StepClassifier(1) for level in LEVELS}
+    manifest = DetectorManifest(
+        id="fitting",
+        model="",
+        fingerprint="",
+        tokenizer_hash="",
+        mon=mon,
+        levels=[LevelSettings(level=level, families=FEATURE_FAMILIES, threshold=None, alpha=0) for level in LEVELS],
+    )
+    detector = NeuronDetector(manifest, mean[columns], scale[columns], blank, push_table(model, channels))
+    data = {level: LevelData(len(mon.columns(level))) for level in LEVELS}
+    for number, values in read_traces(model, traces, channels):
+        observer = detector.observe("")
+        traced = traces[number]
+        for place, (step, label) in enumerate(zip(traced.steps, labelled[number], strict=True)):
+            segment = as_segment(step, values, traced.ids)
+            for level in detector.levels:
+                _look(observer, level, segment, data[level.settings.level], label, splits[number], number, place)
+    for level_data in data.values():
+        level_data.close(traces)
+    return data
+
+
+def _look(
+    observer: Any,
+    level: LevelDetector,
+    segment: Any,
+    data: LevelData,
+    label: StepLabels,
+    split: str,
+    trace: int,
+    place: int,
+) -> None:
+    name = level.settings.level
+    written = torch.tensor(segment.ids)
+    signal = observer.signal(
+        level, segment.readings.values, written, torch.tensor(segment.logprobs), torch.tensor(segment.entropies)
+    )
+    observer.history[name] = tail(signal.history, signal.signal)
+    truth = label.of(name)
+    if truth is not None:
+        data.add(step_features(signal, FEATURE_FAMILIES), truth, split, trace, place, len(segment.ids))
+
+
+def _train(
+    level: Level, data: LevelData, settings: FitSettings
+) -> tuple[tuple[FeatureFamily, ...], StepClassifier, dict[str, StepClassifier]]:
+    """Train every candidate; the one with the best average precision on held problems is chosen."""
+    train, held = data.split("train"), data.split("held")
+    for name, part in (("train", train), ("held", held)):
+        if not 0 < float(part.labels.sum()) < len(part.labels):
+            raise DetectorError(
+                f"{level}: the {name} problems' steps are all of one class",
+                hint="fit on more problems, or on harder ones",
+            )
+    trials: dict[str, StepClassifier] = {}
+    best: tuple[float, tuple[FeatureFamily, ...]] = (-1.0, CANDIDATES[0])
+    for families in CANDIDATES:
+        columns = data.columns(families)
+        classifier = train_classifier(
+            train.features[:, columns],
+            train.labels,
+            (held.features[:, columns], held.labels),
+            TrainingSettings(seed=settings.seed),
+        )
+        trials["+".join(families)] = classifier
+        quality = average_precision(classifier.score(held.features[:, columns]), held.labels)
+        best = max(best, (quality, families), key=lambda pair: pair[0])
+    return best[1], trials["+".join(best[1])], trials
+
+
+def _maxima(
+    level: Level, data: LevelData, families: Sequence[FeatureFamily], classifier: StepClassifier
+) -> list[float]:
+    """Largest score of each calibration trace over the steps at which the level must stay silent.
+
+    For slips and circling these are the traces without any; for overthinking, every trace's steps before the
+    answer was there.
+    """
+    part = data.split("calibration")
+    scores = classifier.score(part.features[:, data.columns(families)])
+    maxima: dict[int, float] = {}
+    spoiled: set[int] = set()
+    for score, truth, trace in zip(scores.tolist(), part.labels.tolist(), part.traces.tolist(), strict=True):
+        if truth > 0.5:
+            spoiled.add(trace)
+        else:
+            maxima[trace] = max(maxima.get(trace, 0.0), score)
+    return [value for trace, value in maxima.items() if level == "instance" or trace not in spoiled]
+
+
+def _line(level: Level, row: dict[str, Any], families: Sequence[str], threshold: float) -> str:
+    return (
+        f"{level}: {'+'.join(families)}  AUROC {row['auroc']:.3f}  AP {row['average_precision']:.3f}  "
+        f"recall {row['recall']:.2f} at {threshold:.3f}, disturbs {row['false_alarm_traces']:.1%} of good traces"
+    )
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

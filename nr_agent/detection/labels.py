@@ -1,0 +1,119 @@
+"""Labels of steps that no judge is needed for, each with its limits.
+
+* Slips: every equation in a step is checked in exact rationals, and every spelled-out count. A wrong operand in
+  a right equation is not seen: that is a limit of the label.
+* Circling: a step whose results were all there before, while the answer is not. Verification after the answer
+  is not circling but overthinking.
+* Overthinking: a trial answer after the step already equals the final answer, and stays so to the end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from nr_agent.detection.traces import Traced
+from nr_agent.equations import equations
+from nr_agent.events import Level
+from nr_agent.tasks import score
+
+_SPELLED = re.compile(r"(?P<word>[A-Za-z']+): (?P<letters>\w(?: \w)*) has (?P<count>\d+)")
+_ASKED_LETTER = re.compile(r'letter "(\w)"')
+_VERDICT = re.compile(r"=(?P<result>-?\d+)\. (?P<verdict>Not|That is) (?P<target>-?\d+)")
+_RESULT = re.compile(r"[-+*/()\d]+=-?\d+")
+
+
+@dataclass
+class StepLabels:
+    """What is true of a step, None where it does not apply.
+
+    Attributes:
+        intra_step: it holds a slip.
+        kind: which slip.
+        inter_step: it brings nothing new.
+        instance: the final answer was already there when it ended.
+    """
+
+    intra_step: bool
+    kind: Literal["calculation", "derivation"] | None
+    inter_step: bool | None
+    instance: bool | None
+
+    def of(self, level: Level) -> bool | None:
+        """The label for a level."""
+        return {"intra_step": self.intra_step, "inter_step": self.inter_step, "instance": self.instance}[level]
+
+
+def slip(text: str, problem: str = "") -> Literal["calculation", "derivation"] | None:
+    """The slip in a step's text, if it holds one that can be checked.
+
+    Args:
+        text: the step.
+        problem: the problem's text, for counts of what it asks for.
+    """
+    if any(not equation.holds for equation in equations(text)):
+        return "calculation"
+    asked = _ASKED_LETTER.search(problem)
+    for match in _SPELLED.finditer(text):
+        letters = match["letters"].replace(" ", "")
+        if letters != match["word"].lower():
+            return "derivation"
+        if asked and letters.count(asked.group(1).lower()) != int(match["count"]):
+            return "calculation"
+    for match in _VERDICT.finditer(text):
+        if (match["result"] == match["target"]) != (match["verdict"] == "That is"):
+            return "derivation"
+    return None
+
+
+def label_trace(traced: Traced) -> list[StepLabels]:
+    """Label every step of a trace."""
+    final = first_final(traced)
+    labels: list[StepLabels] = []
+    seen: set[str] = set()
+    for number, step in enumerate(traced.steps):
+        kind = slip(step.text, traced.problem.text)
+        results = set(_RESULT.findall(step.text.replace(" ", "")))
+        thinking = final is None or number <= final
+        labels.append(
+            StepLabels(
+                intra_step=kind is not None,
+                kind=kind,
+                inter_step=bool(results) and results <= seen if thinking and results else None,
+                instance=None if traced.answer is None else final is not None and number >= final,
+            )
+        )
+        seen |= results
+    return labels
+
+
+def first_final(traced: Traced) -> int | None:
+    """Number of the first step from which on every trial answer is the final answer."""
+    if traced.answer is None:
+        return None
+    first = None
+    for number in range(len(traced.steps) - 1, -1, -1):
+        if not _same(traced.steps[number].trial, traced.answer):
+            break
+        first = number
+    return first
+
+
+def is_right(traced: Traced) -> bool:
+    """Whether the trace ends in the right answer, by the task's own scorer."""
+    return score(traced.problem, traced.answer)
+
+
+def base_rates(labelled: Sequence[Sequence[StepLabels]]) -> dict[str, float]:
+    """Share of positive labels a level, over all steps that have one."""
+    rates = {}
+    for level in ("intra_step", "inter_step", "instance"):
+        values = [label.of(level) for labels in labelled for label in labels if label.of(level) is not None]  # type: ignore[arg-type]
+        rates[level] = sum(map(bool, values)) / max(1, len(values))
+    return rates
+
+
+def _same(a: str | None, b: str | None) -> bool:
+    return a is not None and b is not None and a.replace(" ", "") == b.replace(" ", "")
