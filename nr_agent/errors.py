@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class NRAgentError(Exception):
     """Base of every error that this library raises on purpose.
@@ -85,6 +87,20 @@ class PolicyError(NRAgentError):
     """A policy that returned no valid action, or a policy file that cannot be read."""
 
     exit_code = 2
+
+
+class BudgetExceededError(NRAgentError):
+    """An episode ran into a budget, and the reasoner was asked to raise then (`exit_behavior="error"`).
+
+    Attributes:
+        report: the public `reasoning` report, with the partial answer.
+    """
+
+    exit_code = 5
+
+    def __init__(self, message: str, *, report: dict[str, Any], hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.report = report
 
 
 class StoreError(NRAgentError):

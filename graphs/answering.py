@@ -1,0 +1,82 @@
+"""The node `answer`: from the closed thinking to the end of the turn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nr_agent.answers import extract_answer, states_answer
+from nr_agent.engine.protocol import ExtendRequest, Segment, StopSpec
+from nr_agent.episode import Step
+from nr_agent.graphs.parts import Parts
+from nr_agent.graphs.thinking import suppressed
+from nr_agent.tokens import CORRECTION_TOKENS, END_THINK, THINK
+
+
+class Answer:
+    """Have the answer written, and read it.
+
+    Reads `sequence`, `pending`, `closed`; writes `sequence`, `answer`. Thinking that a budget ended is closed
+    first. Where the context has no room left, the answer is what the thinking has stated so far.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        control = parts.engine.codec.control
+        tokens = (control(token) for token in (THINK, END_THINK, *CORRECTION_TOKENS))
+        # A closed thinking stays closed.
+        self.suppress = tuple(token for token in tokens if token is not None)
+
+    def prepare(self, state: Any) -> ExtendRequest | None:
+        """The rest of the turn, as far as there is room for it."""
+        ref = self.parts.sequence(state)
+        force = list(state["pending"])
+        if not force and not state["closed"]:
+            force = self.parts.remedies.closing(boundary=self.parts.at_boundary(ref))
+        room = self.parts.room(ref.length + len(force))
+        if room < 1:
+            return None
+        return ExtendRequest(
+            ref=ref,
+            stop=StopSpec(
+                ids=self.parts.engine.codec.end_ids, max_new=min(int(state["budget"]["max_answer_tokens"]), room)
+            ),
+            sampling=suppressed(self.parts.sampling, self.suppress),
+            force=force,
+            readings=False,
+        )
+
+    def finish(self, state: Any, segment: Segment | None, seconds: float) -> dict[str, Any]:
+        """Record the answer's tokens and read the answer in them."""
+        if segment is None:
+            return {"answer": self._stated(state), "stop_reason": "context"}
+        episode_id, codec = state["episode_id"], self.parts.engine.codec
+        self.parts.memory.hold(episode_id, segment.ref)
+        step = Step(
+            index=state["next_index"],
+            kind="answer",
+            branch=state["branch"],
+            start=segment.start,
+            ids=segment.ids,
+            provenance=segment.provenance,
+            logprobs=segment.logprobs,
+            text=codec.decode(segment.ids),
+            stop=segment.end,
+        )
+        self.parts.record(episode_id, step)
+        written = [
+            token
+            for token, logprob in zip(segment.ids, segment.logprobs, strict=True)
+            if logprob is not None and token not in codec.end_ids
+        ]
+        return {
+            "sequence": segment.ref.model_dump(mode="json"),
+            "next_index": state["next_index"] + 1,
+            "pending": [],
+            "answer": extract_answer(codec.decode(written)) or self._stated(state),
+        }
+
+    def _stated(self, state: Any) -> str | None:
+        """What the thinking last said that the answer is."""
+        kept = self.parts.store.get(state["episode_id"]).kept
+        texts = [step.text for step in kept if step.kind == "think" and states_answer(step.text)]
+        return extract_answer(texts[-1]) if texts else None

@@ -1,0 +1,82 @@
+"""The node `ask_human`: a person decides. It does nothing but ask, because an interrupt runs its node again."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from langgraph.runtime import Runtime
+from langgraph.types import interrupt
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from nr_agent import actions
+from nr_agent.graphs.context import ReasonerContext
+from nr_agent.graphs.control import NODES, count_intervention
+from nr_agent.graphs.parts import Parts, make_intervention
+from nr_agent.graphs.state import ReasonerState
+
+_ACTIONS = {
+    "continue": actions.Continue(),
+    "recheck": actions.Recheck(),
+    "rollback": actions.Recheck(rollback=True),
+    "branch": actions.Branch(back=1),
+    "stop": actions.Stop(reason="a person said so"),
+}
+
+
+class HumanAnswer(BaseModel):
+    """What a person may say: resume with `Command(resume={"action": "recheck"})`, for example.
+
+    Attributes:
+        action: what to do: go on, have the step rechecked (or thought anew), branch, stop, or give the answer.
+        answer: the answer, if that is the action.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    action: Literal["continue", "recheck", "rollback", "branch", "stop", "answer"]
+    answer: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _answer_with_its_action(self) -> Self:
+        if (self.action == "answer") != (self.answer is not None):
+            raise ValueError("`answer` goes with the action 'answer', and only with it")
+        return self
+
+
+class AskHuman:
+    """Interrupt with the question; go on as the person says.
+
+    Reads `action`, `events`; writes `action`, `next`, `counters`, and `answer` where the person gave it.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+
+    def __call__(self, state: ReasonerState, runtime: Runtime[ReasonerContext]) -> dict[str, Any]:
+        """Ask, or take the answer."""
+        asked = state["action"]
+        question = {
+            "question": asked["question"],
+            "episode_id": state["episode_id"],
+            "event": next((event for event in state["events"] if event["id"] == asked.get("event_id")), None),
+            "actions": [*_ACTIONS, "answer"],
+        }
+        answer = interrupt(question, response_schema=HumanAnswer)
+        with self.parts.guard(state["episode_id"]):
+            return self._go_on(state, answer)
+
+    def _go_on(self, state: ReasonerState, answer: HumanAnswer) -> dict[str, Any]:
+        asked, mode = state["action"], self.parts.remedies.mode
+        position = int(state["sequence"]["length"])
+        self.parts.intervene(
+            state["episode_id"],
+            make_intervention(state, "ask_human", mode=mode, position=position, outcome="answered"),
+        )
+        update: dict[str, Any] = {"counters": count_intervention(state["counters"], "ask_human")}
+        if answer.action == "answer":
+            return {**update, "answer": answer.answer, "stop_reason": "human", "next": "record"}
+        action = _ACTIONS[answer.action]
+        chosen = action.model_dump(mode="json") | {"policy": "human"}
+        chosen |= {name: asked[name] for name in ("event_id", "step") if name in asked}
+        reason = "human" if answer.action == "stop" else None
+        return {**update, "action": chosen, "stop_reason": reason, "next": NODES[action.type]}

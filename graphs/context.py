@@ -1,0 +1,55 @@
+"""What may be said about a single run: as LangGraph context, or in the config where a parent has its own context."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+
+from nr_agent.errors import ConfigurationError
+from nr_agent.graphs.budget import Budget
+
+
+@dataclass(frozen=True)
+class ReasonerContext:
+    """Facts about the problem, and overrides for one run.
+
+    Pass it as `context=ReasonerContext(...)`. A reasoner that is a node of another graph gets that graph's
+    context instead, which is ignored: use `config={"configurable": {"nr_agent": {...}}}` with the same names there.
+
+    Attributes:
+        domain: domain of the problem.
+        seed: seed of the sampling, instead of the reasoner's.
+        reference: the right answer, where it is known.
+        task: the benchmark family of the problem.
+        problem_seed: the problem's seed in that family.
+        metadata: anything that should be kept with the problem.
+        budget: instead of the reasoner's.
+    """
+
+    domain: str | None = None
+    seed: int | None = None
+    reference: str | None = None
+    task: str | None = None
+    problem_seed: int | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    budget: Budget | dict[str, Any] | None = None
+
+
+def read_context(context: object, config: RunnableConfig) -> ReasonerContext:
+    """The run's context: ours if it is ours, with what the config says on top.
+
+    Raises:
+        ConfigurationError: the config names something that there is not.
+    """
+    own = context if isinstance(context, ReasonerContext) else ReasonerContext()
+    overrides = config.get("configurable", {}).get("nr_agent") or {}
+    names = [item.name for item in fields(ReasonerContext)]
+    for name in overrides:
+        if name not in names:
+            raise ConfigurationError(
+                f"config['configurable']['nr_agent'] has {name!r}, which a run does not take",
+                hint=f"allowed: {', '.join(names)}",
+            )
+    return ReasonerContext(**{**{name: getattr(own, name) for name in asdict(own)}, **overrides})

@@ -1,0 +1,185 @@
+"""The node `open`: the problem becomes a sequence and an episode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.config import get_stream_writer
+from langgraph.runtime import Runtime
+from pydantic import ValidationError
+
+from nr_agent.episode import Episode, Problem, Step
+from nr_agent.errors import ConfigurationError, ContextLengthError, ProblemError
+from nr_agent.graphs.budget import Budget
+from nr_agent.graphs.context import ReasonerContext, read_context
+from nr_agent.graphs.control import Control
+from nr_agent.graphs.parts import Parts
+from nr_agent.graphs.state import ReasonerState
+from nr_agent.graphs.stream import OpenEvent
+from nr_agent.ids import new_id
+
+_ROLES = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool"}
+
+
+class Open:
+    """Render the conversation, open its sequence, begin the episode.
+
+    Reads `messages` and the run's context; writes everything that an episode begins with.
+
+    Args:
+        parts: of the reasoner.
+        budget: unless the run says otherwise.
+        seed: unless the run says otherwise.
+        settings: what the episode's record keeps of how the reasoner was made.
+    """
+
+    def __init__(self, parts: Parts, *, budget: Budget, seed: int, settings: dict[str, Any]) -> None:
+        self.parts = parts
+        self.budget = budget
+        self.seed = seed
+        self.settings = settings
+        self.control = Control(parts)
+
+    def __call__(
+        self, state: ReasonerState, config: RunnableConfig, runtime: Runtime[ReasonerContext]
+    ) -> dict[str, Any]:
+        """Open an episode.
+
+        Raises:
+            ProblemError: there is no human message with text in it.
+            ContextLengthError: the conversation leaves no room to think.
+            ConfigurationError: the run's overrides make no sense.
+        """
+        context = read_context(runtime.context, config)
+        problem = _problem(state["messages"], context)
+        budget = _budget(context, self.budget)
+        seed = self.seed if context.seed is None else context.seed
+        prompt = self.parts.engine.codec.render(_rendered(state["messages"]))
+        self._check_length(len(prompt))
+        episode_id = new_id()
+        with self.parts.guard(episode_id):
+            ref = self.parts.engine.open(prompt, seed=seed)
+            sequence = self.parts.hold(episode_id, ref)
+            self._begin(episode_id, problem, prompt, seed, budget, config)
+        opened: dict[str, Any] = {
+            "episode_id": episode_id,
+            "domain": problem.domain,
+            "seed": seed,
+            "budget": budget.model_dump(mode="json"),
+            "sequence": sequence,
+            "branch": "main",
+            "next_index": 1,
+            "boundaries": [],
+            "pending": [],
+            "remedy": None,
+            "counters": {
+                "steps": 0,
+                "tokens": 0,
+                "seconds": 0.0,
+                "interventions": {},
+                "last_intervention": None,
+                "forks": 0,
+            },
+            "events": [],
+            "action": {},
+            "next": "think",
+            "answered": False,
+            "closed": False,
+            "stop_reason": None,
+            "answer": None,
+            "forks": [],
+            "candidates": None,
+        }
+        spent = self.control.spent({**opened, "remaining_steps": state["remaining_steps"]})
+        return opened if spent is None else {**opened, "next": "answer", "stop_reason": spent}
+
+    def _check_length(self, length: int) -> None:
+        needed = length + len(self.parts.remedies.closing()) + 1
+        if self.parts.room(needed) < 0:
+            raise ContextLengthError(
+                f"the conversation has {length} tokens, {self.parts.engine.name} takes "
+                f"{self.parts.engine.capabilities.context} in all, thinking and answer included",
+                hint="shorten the problem, or choose a model with a longer context",
+            )
+
+    def _begin(
+        self, episode_id: str, problem: Problem, prompt: list[int], seed: int, budget: Budget, config: RunnableConfig
+    ) -> None:
+        engine, detector = self.parts.engine, self.parts.detector
+        thread = config.get("configurable", {}).get("thread_id")
+        self.parts.store.begin(
+            Episode(
+                id=episode_id,
+                problem=problem,
+                model=engine.name,
+                fingerprint=engine.fingerprint,
+                detector=detector.id if detector else None,
+                policy=self.parts.policies.name if self.parts.control else None,
+                seed=seed,
+                settings={**self.settings, "budget": budget.model_dump(mode="json")},
+                thread_id=None if thread is None else str(thread),
+            )
+        )
+        text = engine.codec.decode(prompt)
+        provenance = [("prompt", len(prompt))]
+        step = Step.model_validate(
+            {"index": 0, "kind": "prompt", "start": 0, "ids": prompt, "provenance": provenance, "text": text}
+        )
+        self.parts.store.add(episode_id, step)
+        get_stream_writer()(
+            OpenEvent(
+                type="nr.open",
+                episode_id=episode_id,
+                problem=problem.text,
+                model=engine.name,
+                prompt_tokens=len(prompt),
+            )
+        )
+
+
+def _problem(messages: Sequence[AnyMessage], context: ReasonerContext) -> Problem:
+    text = next((str(message.text) for message in reversed(messages) if isinstance(message, HumanMessage)), "")
+    if not text.strip():
+        raise ProblemError(
+            "there is no problem: the conversation has no human message with text in it",
+            hint='invoke with {"messages": [{"role": "user", "content": "..."}]}',
+        )
+    return Problem(
+        text=text,
+        reference=context.reference,
+        domain=context.domain or "general",
+        task=context.task,
+        seed=context.problem_seed,
+        metadata=context.metadata,
+    )
+
+
+def _rendered(messages: Sequence[AnyMessage]) -> list[dict[str, str]]:
+    """Messages for the chat template; calls of tools, which have no text, are left out."""
+    rendered = []
+    for message in messages:
+        role = _ROLES.get(message.type)
+        if role is None:
+            raise ProblemError(
+                f"a message of type {message.type!r} cannot be rendered", hint=f"allowed: {', '.join(_ROLES)}"
+            )
+        text = str(message.text)
+        if text or not isinstance(message, AIMessage):
+            rendered.append({"role": role, "content": text})
+    return rendered
+
+
+def _budget(context: ReasonerContext, default: Budget) -> Budget:
+    if context.budget is None or isinstance(context.budget, Budget):
+        return context.budget or default
+    try:
+        return Budget.model_validate({**default.model_dump(), **context.budget})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ConfigurationError(
+            f"the run's budget is wrong at {'.'.join(map(str, first['loc']))}: {first['msg']}",
+            hint=f"allowed: {', '.join(Budget.model_fields)}",
+        ) from error

@@ -1,0 +1,186 @@
+"""What every node is bound to, and what they share in doing: reach a sequence, record, tell the stream, clean up."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from langgraph.config import get_stream_writer
+from langgraph.errors import GraphBubbleUp
+
+from nr_agent.detection.protocol import Detector, Look
+from nr_agent.engine.protocol import Engine, Sampling, Segment, SequenceRef
+from nr_agent.episode import Intervention, Step
+from nr_agent.errors import Cancelled, EngineError, UnknownSequenceError
+from nr_agent.graphs.memory import Memory
+from nr_agent.graphs.stream import FailureStreamEvent, InterventionEvent, Part, StepEvent
+from nr_agent.policies import Policies, Remedies
+from nr_agent.tokens import STEP_END, THINK
+
+if TYPE_CHECKING:
+    from nr_agent.store import EpisodeStore
+
+_TAIL = 16
+_INTERRUPTIONS = (KeyboardInterrupt, Cancelled, asyncio.CancelledError, concurrent.futures.CancelledError)
+
+
+@dataclass
+class Parts:
+    """The things that a reasoner is made of. None of them can be serialised, so none is in its state.
+
+    Attributes:
+        engine: thinks.
+        detector: watches, if there is one.
+        policies: decide.
+        store: keeps the episodes.
+        remedies: how remedies are spoken to this engine.
+        sampling: how tokens are drawn.
+        control: whether events are acted upon; otherwise they are only recorded.
+        memory: observers and open sequences.
+    """
+
+    engine: Engine
+    detector: Detector | None
+    policies: Policies
+    store: EpisodeStore
+    remedies: Remedies
+    sampling: Sampling
+    control: bool
+    memory: Memory
+
+    def sequence(self, state: Mapping[str, Any]) -> SequenceRef:
+        """The sequence of a state, as the state knows it.
+
+        A node that runs a second time finds it longer than that, and takes the rest back; after a restart it
+        is unknown, and is made again from the store.
+        """
+        ref = SequenceRef.model_validate(state["sequence"])
+        try:
+            length = len(self.engine.tokens(ref))
+        except UnknownSequenceError:
+            length = -1
+        if length < ref.length:
+            return self._restore(state, ref)
+        return self.engine.rollback(ref, to=ref.length) if length > ref.length else ref
+
+    def at_boundary(self, ref: SequenceRef) -> bool:
+        """Whether a sequence ends where a step ends: after a blank line, or where the thinking was opened."""
+        end = self.engine.codec.decode(self.engine.tokens(ref)[-_TAIL:])
+        return end.endswith((STEP_END, f"{THINK}\n"))
+
+    def room(self, length: int) -> int:
+        """Tokens between a length and the context's end."""
+        return self.engine.capabilities.context - length
+
+    def look(self, state: Mapping[str, Any], segment: Segment, *, step: int, text: str) -> Look:
+        """Let the detector look at a step, if there is one."""
+        return self.memory.look(state["episode_id"], state["branch"], segment, step=step, text=text)
+
+    def record(self, episode_id: str, step: Step, look: Look | None = None) -> None:
+        """Write a step with its events down, and tell the stream."""
+        look = look or Look()
+        self.store.add(episode_id, step.model_copy(update={"readings": look.summaries}), *look.events)
+        writer = get_stream_writer()
+        writer(
+            StepEvent(
+                type="nr.step",
+                episode_id=episode_id,
+                index=step.index,
+                kind=step.kind,
+                branch=step.branch,
+                parts=self._parts(step),
+                tokens=len(step.ids),
+                stop=step.stop,
+                scores={str(level): float(score) for level, score in look.scores.items()},
+            )
+        )
+        for event in look.events:
+            writer(FailureStreamEvent(type="nr.failure", episode_id=episode_id, event=event.to_state()))
+
+    def intervene(self, episode_id: str, intervention: Intervention) -> None:
+        """Write an intervention down, and tell the stream."""
+        self.store.add(episode_id, intervention)
+        get_stream_writer()(
+            InterventionEvent(
+                type="nr.intervention",
+                episode_id=episode_id,
+                intervention=intervention.model_dump(mode="json"),
+                text=self.engine.codec.decode(intervention.inserted),
+            )
+        )
+
+    def hold(self, episode_id: str, ref: SequenceRef) -> dict[str, Any]:
+        """Remember an open sequence; as the state carries it."""
+        self.memory.hold(episode_id, ref)
+        return ref.model_dump(mode="json")
+
+    def close(self, episode_id: str, ref: SequenceRef) -> None:
+        """Close a sequence."""
+        self.engine.close(ref)
+        self.memory.release(episode_id, ref)
+
+    def clean_up(self, episode_id: str) -> bool:
+        """Close what an episode holds; False if that was done already."""
+        refs = self.memory.forget(episode_id)
+        for ref in refs or ():
+            self.engine.close(ref)
+        return refs is not None
+
+    @contextmanager
+    def guard(self, episode_id: str) -> Iterator[None]:
+        """Finish the episode as failed or interrupted when an error leaves a node, and let the error go on."""
+        try:
+            yield
+        except GraphBubbleUp:
+            raise  # an interrupt, say: no error
+        except _INTERRUPTIONS:
+            self._finish(episode_id, "interrupted", "cancelled")
+            raise
+        except BaseException as error:
+            self._finish(episode_id, "failed", f"{type(error).__name__}: {error}")
+            raise
+
+    def _finish(self, episode_id: str, status: str, error: str) -> None:
+        if self.clean_up(episode_id):  # of several forks that fail, the first one says why
+            self.store.finish(episode_id, status=status, stop_reason="error", error=error)
+
+    def _restore(self, state: Mapping[str, Any], ref: SequenceRef) -> SequenceRef:
+        before = state.get("before", state["next_index"])
+        kept = [step for step in self.store.get(state["episode_id"]).kept if step.index < before]
+        ids = [token for step in kept for token in step.ids]
+        if len(ids) < ref.length:
+            raise EngineError(
+                f"episode {state['episode_id']} has {len(ids)} tokens in the store, its state speaks of {ref.length}",
+                hint="resume with the store that the episode was begun in (a file or a server, not memory)",
+            )
+        return self.engine.restore(ids[: ref.length], seed=state["seed"])
+
+    def _parts(self, step: Step) -> list[Part]:
+        parts, at = [], 0
+        for provenance, length in step.provenance:
+            parts.append(Part(provenance=provenance, text=self.engine.codec.decode(step.ids[at : at + length])))
+            at += length
+        return parts
+
+
+def make_intervention(state: Mapping[str, Any], kind: str, *, mode: str, position: int, **facts: Any) -> Intervention:
+    """The record of the action in a state. Its id is the same whenever the node runs again."""
+    action = state["action"]
+    step = state["next_index"] - 1
+    return Intervention.model_validate(
+        {
+            "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{state['episode_id']}/{step}/{kind}")),
+            "kind": kind,
+            "event_id": action.get("event_id"),
+            "policy": action.get("policy", ""),
+            "step": action.get("step", step),
+            "position": position,
+            "mode": mode,
+            **facts,
+        }
+    )

@@ -1,0 +1,209 @@
+"""The reasoner: think, watch, act, answer, as a LangGraph graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from langchain_core.runnables import RunnableLambda
+from langgraph.cache.base import BaseCache
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Checkpointer
+
+from nr_agent.detection.protocol import Detector
+from nr_agent.engine.protocol import Engine, Sampling
+from nr_agent.errors import ConfigurationError, DetectorMismatchError
+from nr_agent.graphs.answering import Answer
+from nr_agent.graphs.asking import AskHuman
+from nr_agent.graphs.branching import Branch, Choose, Explore, send_forks
+from nr_agent.graphs.budget import Budget
+from nr_agent.graphs.context import ReasonerContext
+from nr_agent.graphs.control import NODES
+from nr_agent.graphs.memory import Memory
+from nr_agent.graphs.opening import Open
+from nr_agent.graphs.parts import Parts
+from nr_agent.graphs.rechecking import Recheck
+from nr_agent.graphs.recording import Record
+from nr_agent.graphs.state import Fork, ReasonerInput, ReasonerOutput, ReasonerState
+from nr_agent.graphs.stopping import Stop
+from nr_agent.graphs.thinking import Generating, Think, arun, run
+from nr_agent.policies import Policies, Policy, Remedies, Rule, choose_mode, load_policies
+
+if TYPE_CHECKING:
+    from nr_agent.store import EpisodeStore
+
+RECURSION_LIMIT = 9_999
+"""Supersteps where nobody else sets a limit: our own budget ends a run long before."""
+
+Graph: TypeAlias = StateGraph[ReasonerState, ReasonerContext, ReasonerInput, ReasonerOutput]
+Reasoner: TypeAlias = CompiledStateGraph[ReasonerState, ReasonerContext, ReasonerInput, ReasonerOutput]
+AnyPolicies: TypeAlias = str | Path | Policies | Mapping[str, Policy | Rule]
+
+
+def create_reasoner(
+    engine: Engine | str,
+    *,
+    detector: Detector | Literal["auto"] | None = "auto",
+    policies: AnyPolicies = "default",
+    store: EpisodeStore | None = None,
+    budget: Budget = Budget(),  # noqa: B008 - immutable
+    sampling: Sampling = Sampling(),  # noqa: B008 - immutable
+    seed: int = 0,
+    mode: Literal["auto", "token", "prompted"] = "auto",
+    control: bool = True,
+    exit_behavior: Literal["end", "error"] = "end",
+    checkpointer: Checkpointer = None,
+    cache: BaseCache[Any] | None = None,
+    name: str = "nr_reasoner",
+) -> Reasoner:
+    """A reasoner, ready to run: a graph from `messages` to `messages` and a `reasoning` report.
+
+    Args:
+        engine: thinks; or the name or folder of a model that is to be loaded.
+        detector: watches. `auto` is the one that ships with a model given by name; None watches nothing.
+        policies: decide on failure events: a pack's name, a file, or policies by level or kind.
+        store: keeps the episodes; in memory by default.
+        budget: what an episode may cost.
+        sampling: how tokens are drawn.
+        seed: of the sampling; a run may have its own (see `ReasonerContext`).
+        mode: how remedies are spoken: by correction token, or in words. `auto` takes tokens where there are any.
+        control: whether events are acted upon; otherwise they are only recorded.
+        exit_behavior: what an episode that ran into a budget does: `end` with what it has, or raise an `error`.
+        checkpointer: as in LangGraph; needed to ask a person.
+        cache: as in LangGraph.
+        name: of the graph.
+
+    Raises:
+        ConfigurationError: parts do not fit together.
+        DetectorMismatchError: the detector was fitted on another model.
+        PolicyError: the policies cannot be loaded.
+        ModelError: the model cannot be loaded.
+    """
+    graph = build_reasoner(
+        engine,
+        detector=detector,
+        policies=policies,
+        store=store,
+        budget=budget,
+        sampling=sampling,
+        seed=seed,
+        mode=mode,
+        control=control,
+        exit_behavior=exit_behavior,
+    )
+    compiled = graph.compile(checkpointer=checkpointer, cache=cache, name=name)
+    return compiled.with_config({"recursion_limit": RECURSION_LIMIT, "metadata": {"ls_integration": "nr_agent"}})
+
+
+def build_reasoner(
+    engine: Engine | str,
+    *,
+    detector: Detector | Literal["auto"] | None = "auto",
+    policies: AnyPolicies = "default",
+    store: EpisodeStore | None = None,
+    budget: Budget = Budget(),  # noqa: B008 - immutable
+    sampling: Sampling = Sampling(),  # noqa: B008 - immutable
+    seed: int = 0,
+    mode: Literal["auto", "token", "prompted"] = "auto",
+    control: bool = True,
+    exit_behavior: Literal["end", "error"] = "end",
+) -> Graph:
+    """The reasoner's graph before it is compiled, to add nodes and edges to; see `create_reasoner`."""
+    if exit_behavior not in ("end", "error"):
+        raise ConfigurationError(f"exit_behavior is {exit_behavior!r}", hint="allowed: 'end', 'error'")
+    engine, detector = _load(engine, detector)
+    _check_detector(engine, detector)
+    remedies = Remedies(engine.codec, choose_mode(engine.codec, mode))
+    parts = Parts(
+        engine=engine,
+        detector=detector,
+        policies=_policies(policies),
+        store=_store(store),
+        remedies=remedies,
+        sampling=sampling,
+        control=control,
+        memory=Memory(detector),
+    )
+    if detector is not None:
+        engine.attach(detector.plan)
+    settings = {"sampling": asdict(sampling), "mode": remedies.mode, "control": control}
+    settings["sampling"]["suppress"] = list(sampling.suppress)
+    return _wire(
+        parts, Open(parts, budget=budget, seed=seed, settings=settings), Record(parts, raises=exit_behavior == "error")
+    )
+
+
+def _wire(parts: Parts, opening: Open, record: Record) -> Graph:
+    graph: Graph = StateGraph(ReasonerState, ReasonerContext, input_schema=ReasonerInput, output_schema=ReasonerOutput)
+    graph.add_node("open", opening)
+    graph.add_node("think", _generating(Think(parts)))
+    graph.add_node("recheck", Recheck(parts))
+    graph.add_node("branch", Branch(parts))
+    graph.add_node("explore", _generating(Explore(parts)), input_schema=Fork)
+    graph.add_node("choose", Choose(parts))
+    graph.add_node("ask_human", AskHuman(parts))
+    graph.add_node("stop", Stop(parts))
+    graph.add_node("answer", _generating(Answer(parts)))
+    graph.add_node("record", record)
+    after_step = [*NODES.values(), "answer", "record"]
+    graph.add_edge(START, "open")
+    graph.add_conditional_edges("open", _next, ["think", "answer"])
+    graph.add_conditional_edges("think", _next, after_step)
+    graph.add_edge("recheck", "think")
+    graph.add_conditional_edges("branch", send_forks, ["explore"])
+    graph.add_edge("explore", "choose")
+    graph.add_conditional_edges("choose", _next, after_step)
+    graph.add_conditional_edges("ask_human", _next, ["think", "recheck", "branch", "stop", "record"])
+    graph.add_edge("stop", "answer")
+    graph.add_edge("answer", "record")
+    graph.add_edge("record", END)
+    return graph
+
+
+def _next(state: ReasonerState) -> str:
+    return state["next"]
+
+
+def _generating(node: Generating) -> RunnableLambda[Any, dict[str, Any]]:
+    """A node that waits for the engine: in a thread, or in a coroutine that can be cancelled."""
+    return RunnableLambda(partial(run, node), partial(arun, node), name=type(node).__name__.lower())
+
+
+def _load(engine: Engine | str, detector: Detector | Literal["auto"] | None) -> tuple[Engine, Detector | None]:
+    if not isinstance(engine, str):
+        return engine, None if detector == "auto" else detector
+    from nr_agent.models import registry  # noqa: PLC0415 - imports torch when it loads
+
+    loaded = registry.load_engine(engine)
+    if detector != "auto":
+        return loaded, detector
+    if not (registry.find_model(engine) / registry.DETECTOR_FOLDER).is_dir():
+        return loaded, None
+    return loaded, registry.load_detector(engine, loaded)
+
+
+def _check_detector(engine: Engine, detector: Detector | None) -> None:
+    if detector is not None and detector.fingerprint != engine.fingerprint:
+        raise DetectorMismatchError(
+            f"the detector {detector.id} was fitted on a model with fingerprint {detector.fingerprint}, "
+            f"{engine.name} has {engine.fingerprint}",
+            hint=f"fit one for it: nr-agent fit --model {engine.name}",
+        )
+
+
+def _policies(policies: AnyPolicies) -> Policies:
+    if isinstance(policies, Policies):
+        return policies
+    return Policies(policies) if isinstance(policies, Mapping) else load_policies(policies)
+
+
+def _store(store: EpisodeStore | None) -> EpisodeStore:
+    if store is not None:
+        return store
+    from nr_agent.store import EpisodeStore  # noqa: PLC0415 - imports SQLAlchemy
+
+    return EpisodeStore.in_memory()

@@ -1,0 +1,118 @@
+"""The node `record`: close the episode and report."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langgraph.config import get_stream_writer
+from langgraph.runtime import Runtime
+
+from nr_agent import tasks
+from nr_agent.answers import extract_answer
+from nr_agent.episode import Episode, Problem, Usage, measure_usage
+from nr_agent.errors import BudgetExceededError
+from nr_agent.graphs.context import ReasonerContext
+from nr_agent.graphs.parts import Parts
+from nr_agent.graphs.state import ReasonerState, ReasoningReport
+from nr_agent.graphs.stream import StopEvent
+
+_BUDGETS = ("token_budget", "step_budget", "time_budget", "context")
+
+
+class Record:
+    """Finish the episode in the store, close its sequences, and write the message and the report.
+
+    Reads `episode_id`, `answer`, `stop_reason`; writes `messages`, `reasoning`.
+
+    Args:
+        parts: of the reasoner.
+        raises: whether an episode that ran into a budget is raised as an error.
+    """
+
+    def __init__(self, parts: Parts, *, raises: bool) -> None:
+        self.parts = parts
+        self.raises = raises
+
+    def __call__(self, state: ReasonerState, runtime: Runtime[ReasonerContext]) -> dict[str, Any]:
+        """Close the episode.
+
+        Raises:
+            BudgetExceededError: a budget ended it, and that was to be an error.
+        """
+        episode_id, reason = state["episode_id"], state["stop_reason"] or "finished"
+        with self.parts.guard(episode_id):
+            episode = self.parts.store.get(episode_id)
+            thoughts = "".join(step.text for step in episode.kept if step.kind == "think").strip()
+            # Without a closing there was no answer to write: then it is in the last thought.
+            answer = state["answer"] if state["answer"] is not None else extract_answer(thoughts)
+            usage = measure_usage(episode.steps)
+            self.parts.store.finish(
+                episode_id,
+                status="completed",
+                stop_reason=reason,
+                answer=answer,
+                correct=judge(episode.problem, answer),
+                usage=usage,
+                error=None,
+            )
+            self.parts.clean_up(episode_id)
+        report = _report(episode, answer, reason, usage)
+        get_stream_writer()(StopEvent(type="nr.stop", episode_id=episode_id, reason=reason, report=dict(report)))
+        if self.raises and reason in _BUDGETS:
+            raise BudgetExceededError(
+                f"episode {episode_id} was ended by its {reason}",
+                report=dict(report),
+                hint="raise the budget, or take the partial answer from the error's `report`",
+            )
+        return {"messages": [_message(episode, answer, thoughts, report, usage)], "reasoning": report}
+
+
+def judge(problem: Problem, answer: str | None) -> bool | None:
+    """Whether an answer is right: by the task's own scorer where there is one, else letter by letter.
+
+    Returns:
+        None where that cannot be said: no reference, or several right answers and no scorer installed.
+    """
+    if problem.reference is None:
+        return None
+    if answer is not None and answer.strip() == problem.reference.strip():
+        return True
+    if problem.task is None or problem.seed is None or problem.task not in tasks.FAMILIES:
+        return False
+    if importlib.util.find_spec("reasoning_gym") is None:
+        return None
+    return tasks.score(problem, answer)
+
+
+def _report(episode: Episode, answer: str | None, reason: str, usage: Usage) -> ReasoningReport:
+    return ReasoningReport(
+        answer=answer,
+        stop_reason=reason,
+        episode_id=episode.id,
+        events=[event.to_state() for event in episode.events],
+        interventions=[intervention.model_dump(mode="json") for intervention in episode.interventions],
+        usage={**usage.model_dump(mode="json"), "output": usage.output, "total": usage.total},
+        steps=sum(step.kind == "think" for step in episode.steps),
+    )
+
+
+def _message(episode: Episode, answer: str | None, thoughts: str, report: ReasoningReport, usage: Usage) -> AIMessage:
+    return AIMessage(
+        id=f"nr-{episode.id}",
+        content=answer or "",
+        additional_kwargs={"reasoning_content": thoughts},
+        usage_metadata={
+            "input_tokens": usage.prompt,
+            "output_tokens": usage.output,
+            "total_tokens": usage.total,
+            "output_token_details": {"reasoning": usage.output - usage.answer},
+        },
+        response_metadata={
+            "model_name": episode.model,
+            "model_provider": "nr_agent",
+            "finish_reason": report["stop_reason"],
+            "nr_agent": {"episode_id": episode.id},
+        },
+    )

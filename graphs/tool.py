@@ -1,0 +1,53 @@
+"""A reasoner as a tool for an agent: a question goes in, an answer comes out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import StructuredTool
+
+from nr_agent.graphs.reasoner import RECURSION_LIMIT, Reasoner
+from nr_agent.graphs.state import ReasoningReport
+
+DESCRIPTION = (
+    "Solves a hard, self-contained problem by thinking step by step with supervision. "
+    "Give the whole problem: it sees nothing else."
+)
+
+
+def as_tool(reasoner: Reasoner, name: str = "solve_hard_problem", description: str = DESCRIPTION) -> StructuredTool:
+    """A tool that hands a question to a reasoner.
+
+    Args:
+        reasoner: of `create_reasoner`.
+        name: of the tool.
+        description: tells the agent what it is for.
+
+    Returns:
+        A tool whose content is the answer, and whose artifact is the `reasoning` report.
+    """
+
+    def solve(question: str, config: RunnableConfig) -> tuple[str, ReasoningReport]:
+        return _result(reasoner.invoke(_input(question), _own_limit(config)))
+
+    async def asolve(question: str, config: RunnableConfig) -> tuple[str, ReasoningReport]:
+        return _result(await reasoner.ainvoke(_input(question), _own_limit(config)))
+
+    return StructuredTool.from_function(
+        func=solve, coroutine=asolve, name=name, description=description, response_format="content_and_artifact"
+    )
+
+
+def _input(question: str) -> Any:
+    return {"messages": [{"role": "user", "content": question}]}
+
+
+def _own_limit(config: RunnableConfig) -> RunnableConfig:
+    """An agent's limit counts the agent's steps, not the steps of a thought."""
+    return {**config, "recursion_limit": RECURSION_LIMIT}
+
+
+def _result(state: dict[str, Any]) -> tuple[str, ReasoningReport]:
+    report: ReasoningReport = state["reasoning"]
+    return report["answer"] or "No answer was found.", report

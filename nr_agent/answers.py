@@ -1,0 +1,60 @@
+"""The answer in a text: boxed, announced, or simply the last line."""
+
+from __future__ import annotations
+
+import re
+
+_BOXED = "\\boxed{"
+_ANNOUNCED = re.compile(r"(?:\banswer\s+is(?:\s+still)?\b|\banswer\s*:)[:\s]*(?P<answer>[^\n]*)", re.IGNORECASE)
+_EMPHASIS = "*`$ \t"
+
+
+def extract_answer(text: str) -> str | None:
+    r"""The answer that a text gives.
+
+    The last `\boxed{...}` with balanced braces; else what follows the last "answer is" or "Answer:" on its
+    line; else the last line that is not empty. None where there is no such line.
+    """
+    return _boxed(text) or _announced(text) or _last_line(text)
+
+
+def states_answer(text: str) -> bool:
+    r"""Whether a text says that something is the answer, by `\boxed{...}` or in words."""
+    return _boxed(text) is not None or _announced(text) is not None
+
+
+def _boxed(text: str) -> str | None:
+    end = len(text)
+    while (start := text.rfind(_BOXED, 0, end)) >= 0:
+        content = _balanced(text, start + len(_BOXED))
+        if content is not None and content.strip():
+            return content.strip()
+        end = start
+    return None
+
+
+def _balanced(text: str, start: int) -> str | None:
+    """What stands between the brace before `start` and the one that closes it; None if none does."""
+    depth = 1
+    for at in range(start, len(text)):
+        if text[at - 1] == "\\" and text[at] in "{}":
+            continue  # an escaped brace is text
+        depth += {"{": 1, "}": -1}.get(text[at], 0)
+        if depth == 0:
+            return text[start:at]
+    return None
+
+
+def _announced(text: str) -> str | None:
+    for match in reversed(list(_ANNOUNCED.finditer(text))):
+        answer = match["answer"].strip(_EMPHASIS)
+        if answer.endswith(".") and not answer.endswith(".."):
+            answer = answer[:-1].strip(_EMPHASIS)
+        if answer:
+            return answer
+    return None
+
+
+def _last_line(text: str) -> str | None:
+    lines = [line.strip() for line in text.splitlines()]
+    return next((line for line in reversed(lines) if line), None)

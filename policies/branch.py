@@ -1,0 +1,29 @@
+"""Leave a line of thought that leads nowhere."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nr_agent.actions import Action, Branch
+from nr_agent.policies.protocol import PolicyContext
+
+
+class BranchPolicy(BaseModel):
+    """Think one step in several forks and go on with the best.
+
+    Attributes:
+        width: how many forks.
+        back: how many steps to give up before forking; 1 gives up the step that was flagged.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["branch"] = "branch"
+    width: int = Field(default=2, ge=1, le=8)
+    back: int = Field(default=1, ge=0, le=8)
+
+    def decide(self, context: PolicyContext) -> Action:
+        """Branch, whatever the event."""
+        return Branch(width=self.width, back=self.back)

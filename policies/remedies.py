@@ -1,0 +1,68 @@
+"""How a remedy is spoken: with correction tokens that the model was trained to obey, or in plain words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from nr_agent.engine.protocol import TextCodec
+from nr_agent.errors import ConfigurationError
+from nr_agent.tokens import BRANCH, CLOSING_SENTENCE, CORRECTION_TOKENS, END_THINK, RECHECK, STEP_END
+
+Mode = Literal["token", "prompted"]
+
+RECHECK_WORDS: Final = "Wait, let me redo that: "
+BRANCH_WORDS: Final = "Let me try another way.\n\n"
+
+
+@dataclass(frozen=True)
+class Remedies:
+    """The ids that the controller inserts.
+
+    Every method takes `boundary`: whether the thinking stands at the end of a step. Where it does not, because
+    a step was cut at its length, a blank line goes first.
+
+    Attributes:
+        codec: of the engine.
+        mode: `token` or `prompted`.
+    """
+
+    codec: TextCodec
+    mode: Mode
+
+    def recheck(self, *, boundary: bool = True) -> list[int]:
+        """Asks for the last step again."""
+        return self._speak(RECHECK, RECHECK_WORDS, boundary)
+
+    def branch(self, *, boundary: bool = True) -> list[int]:
+        """Asks for another way."""
+        return self._speak(BRANCH, BRANCH_WORDS, boundary)
+
+    def closing(self, *, boundary: bool = True) -> list[int]:
+        """Closes the thinking: a sentence, then the special token itself (spelled out where there is none)."""
+        start = "" if boundary else STEP_END
+        return self.codec.encode(f"{start}{CLOSING_SENTENCE}{STEP_END}{END_THINK}{STEP_END}")
+
+    def _speak(self, token: str, words: str, boundary: bool) -> list[int]:
+        start = [] if boundary else self.codec.encode(STEP_END)
+        identifier = self.codec.control(token)
+        if self.mode == "token" and identifier is not None:
+            return [*start, identifier]
+        return [*start, *self.codec.encode(words)]
+
+
+def choose_mode(codec: TextCodec, mode: Literal["auto", "token", "prompted"]) -> Mode:
+    """The way to speak to a model: `auto` is `token` where it has the correction tokens.
+
+    Raises:
+        ConfigurationError: `token` was asked of a model without them.
+    """
+    missing = [token for token in CORRECTION_TOKENS if codec.control(token) is None]
+    if mode == "token" and missing:
+        raise ConfigurationError(
+            f"mode 'token' needs correction tokens that this model lacks: {', '.join(missing)}",
+            hint="use mode='prompted', or train the triggers into the model first",
+        )
+    if mode == "auto":
+        return "prompted" if missing else "token"
+    return mode
