@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nr_agent.tasks import TRAINING_SEEDS, draw, held_out
-from nr_agent.tokens import ANSWER_LEAD, END_THINK
-from nr_agent.training.traces import Habits, Trace, teach
+from nr_agent.tokens import ANSWER_LEAD, END_THINK, RECHECK
+from nr_agent.training.traces import Habits, Span, Trace, teach
+from nr_agent.training.traces.scratchpad import REDO
 
 IGNORED = -100
 """Label of a token that does not count in the loss."""
@@ -52,21 +53,7 @@ class Corpus:
     def batch(self, index: int, rows: int) -> tuple[Tensor, Tensor]:
         """Batch `index`: ids and labels, each `[rows, row_tokens]`, int64."""
         rng = random.Random(f"{self.seed}:{index}")
-        ids = torch.full((rows, self.row_tokens), self.tokenizer.pad_token_id)
-        labels = torch.full((rows, self.row_tokens), IGNORED)
-        pool = [self._example(rng) for _ in range(_POOL)]
-        for row in range(rows):
-            start = 0
-            # The first trace of a row is the next one drawn, the others are those that fill it best.
-            example: Example | None = pool.pop()
-            while example is not None:
-                end = start + len(example[0])
-                ids[row, start:end] = torch.tensor(example[0])
-                labels[row, start:end] = torch.tensor(example[1])
-                start = end
-                example = _best_fit(pool, self.row_tokens - start)
-            pool.extend(self._example(rng) for _ in range(_POOL - len(pool)))
-        return ids, labels
+        return pack(lambda: self._example(rng), rows, self.row_tokens, self.tokenizer.pad_token_id)
 
     def _example(self, rng: random.Random) -> Example:
         family = rng.choices(self.families, self.weights)[0]
@@ -79,11 +66,51 @@ class Corpus:
                 return example
 
 
-def encode_trace(tokenizer: Any, question: str, trace: Trace) -> Example:
-    """A whole trace as ids and labels: the problem and planted slips do not count in the loss."""
+def pack(draw_example: Callable[[], Example], rows: int, row_tokens: int, padding: int) -> tuple[Tensor, Tensor]:
+    """Fill rows with whole examples.
+
+    Args:
+        draw_example: draws the next example, no longer than a row.
+        rows: number of rows.
+        row_tokens: tokens a row.
+        padding: id that fills what is left of a row.
+
+    Returns:
+        Ids and labels, each `[rows, row_tokens]`, int64.
+    """
+    ids = torch.full((rows, row_tokens), padding)
+    labels = torch.full((rows, row_tokens), IGNORED)
+    pool = [draw_example() for _ in range(_POOL)]
+    for row in range(rows):
+        start = 0
+        # The first trace of a row is the next one drawn, the others are those that fill it best.
+        example: Example | None = pool.pop()
+        while example is not None:
+            end = start + len(example[0])
+            ids[row, start:end] = torch.tensor(example[0])
+            labels[row, start:end] = torch.tensor(example[1])
+            start = end
+            example = _best_fit(pool, row_tokens - start)
+        pool.extend(draw_example() for _ in range(_POOL - len(pool)))
+    return ids, labels
+
+
+def encode_trace(tokenizer: Any, question: str, trace: Trace, *, triggered: str | None = None) -> Example:
+    """A whole trace as ids and labels: the problem and planted slips do not count in the loss.
+
+    Args:
+        tokenizer: the LRM's tokenizer.
+        question: the problem.
+        trace: the teacher's trace.
+        triggered: second thoughts begin with `<|recheck|>`, masked from the loss, and this text instead of their own.
+    """
     ids = prompt_ids(tokenizer, question)
     labels = [IGNORED] * len(ids)
     for step in trace.steps:
+        opening = next((phrase for phrase in REDO if step[0].text.startswith(phrase)), None)
+        if triggered is not None and opening is not None:
+            _append(tokenizer, ids, labels, RECHECK, False)
+            step = [Span(triggered + step[0].text.removeprefix(opening)), *step[1:]]
         for text, trained in step:
             _append(tokenizer, ids, labels, text, trained)
         _append(tokenizer, ids, labels, "\n\n", True)

@@ -1,0 +1,93 @@
+"""Build an embedded LRM from nothing: pre-training, trigger SFT, detector, card. One folder, ready to ship."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from nr_agent.detection.fit import fit
+from nr_agent.detection.traces import sample_traces
+from nr_agent.engine.protocol import Sampling
+from nr_agent.evaluation.model_card import as_markdown, measure_families
+from nr_agent.models.registry import DETECTOR_FOLDER, load_engine
+from nr_agent.tasks import FAMILIES, draw
+from nr_agent.training.pretrain import PretrainSettings, pretrain, save_model
+from nr_agent.training.trigger_sft import SftSettings, own_examples, trigger_sft
+
+SAMPLED_FROM = 200_000
+"""First training seed of the traces that the trigger SFT learns from."""
+FITTED_FROM = 500_000
+"""First training seed of the traces that the detector is fitted on."""
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """How much of everything.
+
+    Attributes:
+        pretrain: the pre-training.
+        sft: the trigger SFT.
+        sampled: problems a family whose traces the trigger SFT learns from.
+        fitted: problems a family whose traces the detector is fitted on.
+        measured: problems a family and temperature for the card.
+    """
+
+    pretrain: PretrainSettings = field(default_factory=PretrainSettings)
+    sft: SftSettings = field(default_factory=SftSettings)
+    sampled: int = 120
+    fitted: int = 250
+    measured: int = 300
+
+
+def build(out: Path, settings: BuildSettings, *, log: Callable[[str], None]) -> Path:
+    """Run every stage that has not been run in this folder yet.
+
+    Returns:
+        The folder of the finished model: checkpoint, tokenizer, detector and card.
+    """
+    base, model = out / "pretrain" / "model", out / settings.pretrain.size
+    log("pre-training")
+    pretrain(out / "pretrain", settings.pretrain, log=log)
+    if not (model / "config.json").exists():
+        _teach_triggers(base, model, settings, log)
+    engine = load_engine(str(model))
+    try:
+        if not (model / DETECTOR_FOLDER / "detector.json").exists():
+            log("fitting the detector")
+            problems = [draw(name, seed) for seed in _seeds(FITTED_FROM, settings.fitted) for name in FAMILIES]
+            fit(engine, problems, out / "fit", log=log)
+            (model / DETECTOR_FOLDER).mkdir()
+            for name in ("detector.json", "detector.safetensors", "card.json", "card.md"):
+                (model / DETECTOR_FOLDER / name).write_bytes((out / "fit" / name).read_bytes())
+        log("measuring")
+        engine.attach(None)
+        rows = measure_families(engine, list(FAMILIES), n=settings.measured, log=log)
+    finally:
+        engine.shutdown()
+    (out / "measured.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    (out / "measured.md").write_text(as_markdown(rows) + "\n")
+    return model
+
+
+def _teach_triggers(base: Path, out: Path, settings: BuildSettings, log: Callable[[str], None]) -> None:
+    log("sampling the model's own failures")
+    engine = load_engine(str(base))
+    problems = [draw(name, seed) for seed in _seeds(SAMPLED_FROM, settings.sampled) for name in FAMILIES]
+    random.Random(0).shuffle(problems)
+    # A little hotter than in use: more failures to learn from.
+    traces = sample_traces(engine, problems, sampling=Sampling(temperature=0.8), seed=SAMPLED_FROM, trials=True)
+    engine.shutdown()
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    own = own_examples(tokenizer, traces)
+    log(f"trigger SFT on {len(own)} of its own steps")
+    model = AutoModelForCausalLM.from_pretrained(base, dtype="float32")
+    save_model(trigger_sft(model, tokenizer, own, list(FAMILIES), settings.sft, log=log), tokenizer, out)
+
+
+def _seeds(first: int, count: int) -> range:
+    return range(first, first + count)

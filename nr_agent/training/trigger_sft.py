@@ -1,0 +1,212 @@
+"""Teach a model to obey correction tokens: it reacts to them and never writes them.
+
+A trigger follows a wrong or circling span, and a remedy follows the trigger. The trigger and the span before it
+are masked from the loss (as in NeuReasoner, arXiv 2604.02972, second-hand), so the model learns the reaction
+alone. Three kinds of examples are mixed: the model's own slips found by the checker on its own samples, planted
+slips in the teacher's traces (and needless triggers, which must be answered with a confirmation), and clean
+traces, which keep the model what it was.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from nr_agent.detection.labels import label_trace
+from nr_agent.detection.traces import Traced
+from nr_agent.equations import Equation, equations
+from nr_agent.tasks import TRAINING_SEEDS, draw, held_out
+from nr_agent.tokens import BRANCH, RECHECK, STEP_END
+from nr_agent.training.corpus import IGNORED, Example, encode_trace, pack
+from nr_agent.training.traces import Habits, teach
+from nr_agent.training.traces.arithmetic import apply, work_out
+from nr_agent.training.traces.families import countdown_attempts, parse_countdown
+
+REDO = "Let me redo that: "
+OTHER_WAY = "Let me try another way."
+
+
+@dataclass(frozen=True)
+class SftSettings:
+    """How the trigger SFT is run.
+
+    Attributes:
+        steps: optimiser steps.
+        rows: packed rows a step.
+        row_tokens: tokens a row.
+        learning_rate: peak rate, falling linearly to a twentieth.
+        clean: share of examples that are whole clean traces.
+        planted: share that are teacher's traces with triggers; the rest are the model's own failures.
+        seed: seed of the mixture.
+    """
+
+    steps: int = 250
+    rows: int = 10
+    row_tokens: int = 640
+    learning_rate: float = 4e-4
+    clean: float = 0.45
+    planted: float = 0.2
+    seed: int = 0
+
+
+def trigger_sft(
+    model: Any,
+    tokenizer: Any,
+    own: Sequence[Example],
+    families: Sequence[str],
+    settings: SftSettings | None = None,
+    *,
+    log: Callable[[str], None] = lambda _: None,
+) -> Any:
+    """Train a causal language model in place, all its weights.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer, with the correction tokens.
+        own: examples made of the model's own traces (`own_examples`).
+        families: families of the clean and planted traces.
+        settings: see there.
+        log: gets a line now and then.
+
+    Returns:
+        The model.
+    """
+    settings = settings or SftSettings()
+    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    device = model.get_input_embeddings().weight.device
+    model.train()
+    running = None
+    for step in range(settings.steps):
+        rng = random.Random(f"{settings.seed}:{step}")
+        ids, labels = pack(
+            lambda rng=rng: _draw(rng, tokenizer, own, families, settings),  # type: ignore[misc]
+            settings.rows,
+            settings.row_tokens,
+            tokenizer.pad_token_id,
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * max(0.05, min((step + 1) / 20, 1 - step / settings.steps))
+        loss = model(input_ids=ids.to(device), labels=labels.to(device), use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        current = float(loss.detach())
+        running = current if running is None else 0.95 * running + 0.05 * current
+        if (step + 1) % 25 == 0:
+            log(f"trigger SFT {step + 1}/{settings.steps}  loss {running:.4f}")
+    return model.eval()
+
+
+def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> list[Example]:
+    """Examples of what to do after a trigger, at the places where the model itself failed.
+
+    A slip in an equation of two numbers is followed by `<|recheck|>` and the calculation worked out; a repeated
+    attempt in a countdown problem by `<|branch|>` and an attempt that was not made yet. As many sound steps get a
+    needless `<|recheck|>`, answered by a confirmation. Only the remedy counts in the loss.
+    """
+    rng = random.Random(seed)
+    failing, sound = [], []
+    for traced in traces:
+        if held_out(traced.problem.text):
+            continue
+        for number, label in enumerate(label_trace(traced)):
+            if label.inter_step and traced.problem.task == "countdown":
+                remedy = _another_way(traced, number, rng)
+                failing += [_example(tokenizer, traced, number, BRANCH, remedy)] if remedy else []
+                continue
+            redone = _redo(traced.steps[number].text, rng)
+            if redone is None:
+                continue
+            example = _example(tokenizer, traced, number, RECHECK, redone)
+            (failing if label.intra_step else sound).append(example)
+    rng.shuffle(sound)
+    return failing + sound[: max(len(failing) // 2, 1)]
+
+
+def planted_example(tokenizer: Any, family: str, rng: random.Random) -> Example | None:
+    """A teacher's trace in which second thoughts are triggered instead of spontaneous; None where it has none."""
+    while True:
+        problem = draw(family, rng.choice(TRAINING_SEEDS))
+        if not held_out(problem.text):
+            break
+    trace = teach(family, problem.text, rng, Habits(redo=0.15, slip=0.15, passes=(0.6, 0.3, 0.1)))
+    ids, labels = encode_trace(tokenizer, problem.text, trace, triggered=REDO)
+    return (ids, labels) if tokenizer.convert_tokens_to_ids(RECHECK) in ids else None
+
+
+def _draw(
+    rng: random.Random, tokenizer: Any, own: Sequence[Example], families: Sequence[str], settings: SftSettings
+) -> Example:
+    while True:
+        point = rng.random()
+        family = rng.choice(list(families))
+        example: Example | None
+        if point < settings.clean or not own:
+            problem = draw(family, rng.choice(TRAINING_SEEDS))
+            example = None if held_out(problem.text) else encode_trace(
+                tokenizer, problem.text, teach(family, problem.text, rng)
+            )
+        elif point < settings.clean + settings.planted:
+            example = planted_example(tokenizer, family, rng)
+        else:
+            example = rng.choice(own)
+        if example is not None and len(example[0]) <= settings.row_tokens:
+            return example
+
+
+def _example(tokenizer: Any, traced: Traced, number: int, trigger: str, remedy: str) -> Example:
+    prefix = traced.ids[: traced.steps[number].end]
+    body = tokenizer.encode(remedy + STEP_END, add_special_tokens=False)
+    ids = [*prefix, tokenizer.convert_tokens_to_ids(trigger), *body]
+    return ids, [*[IGNORED] * (len(prefix) + 1), *body]
+
+
+def _redo(text: str, rng: random.Random) -> str | None:
+    """The remedy of a step that calculates with two whole numbers: its wrong equation, or one of the right ones."""
+    simple = [(equation, pair) for equation in equations(text) if (pair := _pair(equation)) is not None]
+    if not simple or any(word in text for word in ("redo", "double-check")):
+        return None
+    wrong = [entry for entry in simple if not entry[0].holds]
+    equation, (a, op, b) = wrong[0] if wrong else rng.choice(simple[-1:])
+    verdict = "as I had" if equation.holds else "not what I had"
+    return f"{REDO}{work_out(a, op, b)}. So {equation.left}={equation.value}, {verdict}"
+
+
+def _pair(equation: Equation) -> tuple[int, str, int] | None:
+    """The operands of `a op b`, where both and the result are whole."""
+    for place in range(1, len(equation.left)):
+        op = equation.left[place]
+        if op in "+-*/" and equation.left[place - 1].isdigit():
+            a, b = equation.left[:place], equation.left[place + 1 :]
+            if equation.value.denominator == 1 and _whole(a) and _whole(b):
+                return int(a), op, int(b)
+            return None
+    return None
+
+
+def _whole(text: str) -> bool:
+    return text.removeprefix("-").isdigit()
+
+
+def _another_way(traced: Traced, number: int, rng: random.Random) -> str | None:
+    """An attempt at a countdown problem that was not made before; the solution, more often than not."""
+    numbers, target = parse_countdown(traced.problem.text)
+    before = "".join(step.text for step in traced.steps[: number + 1])
+    fresh, solving = [], []
+    for attempt in countdown_attempts(numbers):
+        (a, op, b), (x, op2, y) = attempt.first, attempt.second
+        written = f"{a}{op}{b}={apply(a, op, b)}, {x}{op2}{y}={attempt.result}"
+        if written not in before:
+            (solving if attempt.result == target else fresh).append((written, attempt.result))
+    pool = solving if solving and (rng.random() < 0.7 or not fresh) else fresh
+    if not pool:
+        return None
+    written, result = rng.choice(pool)
+    verdict = f"That is {target}." if result == target else f"Not {target}."
+    return f"{OTHER_WAY} Try {written}. {verdict}"
+
