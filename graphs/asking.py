@@ -14,7 +14,7 @@ from nr_agent.graphs.control import NODES, count_intervention
 from nr_agent.graphs.parts import Parts, make_intervention
 from nr_agent.graphs.state import ReasonerState
 
-_ACTIONS = {
+_ACTIONS: dict[str, actions.Action] = {
     "continue": actions.Continue(),
     "recheck": actions.Recheck(),
     "rollback": actions.Recheck(rollback=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nr_agent.actions import Branch, Continue, Stop
+from nr_agent.actions import Continue, Stop
 from nr_agent.episode import StopReason
 from nr_agent.events import FailureEvent
 from nr_agent.graphs.budget import Budget
@@ -18,8 +18,8 @@ NODES = {"continue": "think", "recheck": "recheck", "branch": "branch", "stop": 
 RESERVED_SUPERSTEPS = 4
 """With so many supersteps left the thinking is closed: what is left is `answer`, `record` and LangGraph's own."""
 
-BRANCH_SUPERSTEPS = RESERVED_SUPERSTEPS + 3
-"""A branch takes three supersteps: forking, exploring, choosing."""
+_EXTRA_SUPERSTEPS = {"branch": 3, "ask_human": 4}
+"""A branch takes three supersteps: forking, exploring, choosing. A person may ask for one."""
 
 
 class Control:
@@ -49,7 +49,7 @@ class Control:
         spent = self.spent(state)
         if spent is not None:
             return _end("answer", spent)
-        if isinstance(decision.action, Branch) and state["remaining_steps"] <= BRANCH_SUPERSTEPS:
+        if state["remaining_steps"] <= RESERVED_SUPERSTEPS + _EXTRA_SUPERSTEPS.get(decision.action.type, 0):
             decision = Decision(Continue())
         return _take(decision)
 
@@ -75,7 +75,7 @@ class Control:
     def step_length(self, state: Mapping[str, Any], pending: Sequence[int]) -> int:
         """Most tokens that the next step may sample."""
         budget = Budget.model_validate(state["budget"])
-        left = budget.max_tokens - state["counters"]["tokens"] - len(pending)
+        left = budget.max_tokens - int(state["counters"]["tokens"]) - len(pending)
         return max(1, min(budget.max_step_tokens, left, self.room(state) - len(pending)))
 
     def _decide(self, state: Mapping[str, Any]) -> Decision:

@@ -7,7 +7,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.config import get_stream_writer
+from langgraph.config import get_config, get_stream_writer
 from langgraph.runtime import Runtime
 from pydantic import ValidationError
 
@@ -43,9 +43,7 @@ class Open:
         self.settings = settings
         self.control = Control(parts)
 
-    def __call__(
-        self, state: ReasonerState, config: RunnableConfig, runtime: Runtime[ReasonerContext]
-    ) -> dict[str, Any]:
+    def __call__(self, state: ReasonerState, runtime: Runtime[ReasonerContext]) -> dict[str, Any]:
         """Open an episode.
 
         Raises:
@@ -53,6 +51,7 @@ class Open:
             ContextLengthError: the conversation leaves no room to think.
             ConfigurationError: the run's overrides make no sense.
         """
+        config = get_config()
         context = read_context(runtime.context, config)
         problem = _problem(state["messages"], context)
         budget = _budget(context, self.budget)

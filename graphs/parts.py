@@ -15,7 +15,7 @@ from langgraph.errors import GraphBubbleUp
 
 from nr_agent.detection.protocol import Detector, Look
 from nr_agent.engine.protocol import Engine, Sampling, Segment, SequenceRef
-from nr_agent.episode import Intervention, Step
+from nr_agent.episode import EpisodeStatus, Intervention, Step, StopReason
 from nr_agent.errors import Cancelled, EngineError, UnknownSequenceError
 from nr_agent.graphs.memory import Memory
 from nr_agent.graphs.stream import FailureStreamEvent, InterventionEvent, Part, StepEvent
@@ -139,15 +139,15 @@ class Parts:
         except GraphBubbleUp:
             raise  # an interrupt, say: no error
         except _INTERRUPTIONS:
-            self._finish(episode_id, "interrupted", "cancelled")
+            self._finish(episode_id, "interrupted", None, "cancelled")
             raise
         except BaseException as error:
-            self._finish(episode_id, "failed", f"{type(error).__name__}: {error}")
+            self._finish(episode_id, "failed", "error", f"{type(error).__name__}: {error}")
             raise
 
-    def _finish(self, episode_id: str, status: str, error: str) -> None:
+    def _finish(self, episode_id: str, status: EpisodeStatus, reason: StopReason | None, error: str) -> None:
         if self.clean_up(episode_id):  # of several forks that fail, the first one says why
-            self.store.finish(episode_id, status=status, stop_reason="error", error=error)
+            self.store.finish(episode_id, status=status, stop_reason=reason, error=error)
 
     def _restore(self, state: Mapping[str, Any], ref: SequenceRef) -> SequenceRef:
         before = state.get("before", state["next_index"])

@@ -130,8 +130,8 @@ def build_reasoner(
     )
     if detector is not None:
         engine.attach(detector.plan)
-    settings = {"sampling": asdict(sampling), "mode": remedies.mode, "control": control}
-    settings["sampling"]["suppress"] = list(sampling.suppress)
+    drawn = {**asdict(sampling), "suppress": list(sampling.suppress)}
+    settings = {"sampling": drawn, "mode": remedies.mode, "control": control}
     return _wire(
         parts, Open(parts, budget=budget, seed=seed, settings=settings), Record(parts, raises=exit_behavior == "error")
     )

@@ -48,7 +48,7 @@ class Policies:
     """A policy a level (or kind), and the limits that hold for all of them.
 
     Of several events in one step, one is acted on. A slip comes first: while an `intra_step` event is present,
-    the answer may rest on it, so it is decided on first, and nothing stops the thinking in that step.
+    the answer may rest on it, so it is decided on first, and no other event stops the thinking in that step.
     Without one, an `instance` event comes before an `inter_step` event: thinking that should stop needs no
     new branch. The first policy that does not say `Continue` wins.
 
@@ -103,7 +103,8 @@ class Policies:
             context, rule = heard[level]
             decision = _ask(rule.policy, context)
             stops = isinstance(decision.action, Stop)
-            if isinstance(decision.action, Continue) or (stops and "intra_step" in heard):
+            held_back = stops and level != "intra_step" and "intra_step" in heard
+            if isinstance(decision.action, Continue) or held_back:
                 continue
             if stops or self._may_intervene(context):
                 return decision
@@ -121,7 +122,7 @@ class Policies:
 
 
 def _ask(policy: Policy, context: PolicyContext) -> Decision:
-    action = policy.decide(context)
+    action: object = policy.decide(context)  # a policy of a user may return anything
     if not isinstance(action, ACTIONS):
         event = context.event
         allowed = ", ".join(kind.__name__ for kind in ACTIONS)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
+from typing import Any
 
 from nr_agent.engine.protocol import (
     Capabilities,
@@ -20,8 +21,9 @@ from nr_agent.engine.protocol import (
     StopSpec,
     TapLayout,
     TapPlan,
+    TextCodec,
 )
-from nr_agent.episode import Provenance, runs
+from nr_agent.episode import Run
 from nr_agent.errors import ChannelError, ContextLengthError, EngineError, UnknownSequenceError
 from nr_agent.ids import new_id
 from nr_agent.tokens import BRANCH, END_OF_TEXT, END_THINK, RECHECK, STEP_END, THINK, TURN_END, TURN_START
@@ -127,7 +129,7 @@ class ScriptedEngine:
     ) -> None:
         self.name = name
         self.fingerprint = f"scripted:{name}"
-        self.codec: CharacterCodec = CharacterCodec(missing)
+        self.codec: TextCodec = CharacterCodec(missing)
         self.capabilities = Capabilities(taps="none", fork="copy", rollback="exact", batching=False, context=context)
         self._script = script
         self._answer = answer
@@ -251,14 +253,15 @@ class ScriptedEngine:
             ids, rest, told = [*sequence.ids, *request.force], list(sequence.rest), sequence.told
         if request.force:
             rest = []
-        text, logprob, end = "", -0.1, "forced"
+        text, logprob = "", -0.1
+        end: EndReason | None = "forced"
         sampled = 0
         while request.stop.max_new > 0:
             if len(ids) >= self.capabilities.context:
                 end = "context"
                 break
             if not rest:
-                step, told = self._next(ids[: len(ids)], sequence, told)
+                step, told = self._next(ids, sequence, told)
                 rest = self.codec.encode(step)
             if not text or text.endswith(STEP_END):
                 logprob = self._logprob(self.codec.decode(rest))
@@ -273,17 +276,17 @@ class ScriptedEngine:
             if end:
                 break
         count = len(request.force)
-        provenance: list[Provenance] = [*["inserted"] * count, *["model"] * sampled]  # type: ignore[list-item]
+        coded: list[Run] = [("inserted", count), ("model", sampled)]
         with self._lock:
             sequence.ids, sequence.rest, sequence.told = ids, rest, told
         return Segment(
             ref=request.ref.model_copy(update={"length": len(ids)}),
             start=start,
             ids=ids[start:],
-            provenance=runs(provenance),
+            provenance=[run for run in coded if run[1]],
             logprobs=[*[None] * count, *[logprob] * sampled],
             entropies=[*[None] * count, *[-logprob] * sampled],
-            end=end,  # type: ignore[arg-type]
+            end=end or "length",
         )
 
     def _next(self, ids: list[int], sequence: _Sequence, told: int) -> tuple[str, int]:
@@ -305,8 +308,9 @@ class ScriptedEngine:
     def _tell(self, text: str, seed: int, told: int) -> str | None:
         if not callable(self._script):
             return self._script[told] if told < len(self._script) else None
-        arguments = (text, seed)[: len(inspect.signature(self._script).parameters)]
-        return self._script(*arguments)
+        arguments: tuple[Any, ...] = (text, seed)
+        script: Callable[..., str | None] = self._script
+        return script(*arguments[: len(inspect.signature(script).parameters)])
 
     def _logprob(self, text: str) -> float:
         return self._confidence if isinstance(self._confidence, (int, float)) else self._confidence(text)

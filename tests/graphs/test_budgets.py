@@ -1,0 +1,113 @@
+"""Budgets end an episode with what it has; they never raise unless that was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from graphs_helpers import ask, words
+from langchain_core.runnables import RunnableLambda
+from langchain_core.tools import tool
+
+from nr_agent.errors import BudgetExceededError
+from nr_agent.graphs import Budget, as_tool, create_reasoner
+from nr_agent.policies import Policies, load_policies
+from nr_agent.testing import ScriptedDetector, ScriptedEngine
+
+LOOP = "round and round"
+
+
+def endless(text: str) -> str:
+    return LOOP
+
+
+@pytest.mark.parametrize(
+    ("budget", "reason"),
+    [
+        (Budget(max_tokens=60), "token_budget"),
+        (Budget(max_steps=3), "step_budget"),
+        (Budget(max_seconds=1e-9), "time_budget"),
+    ],
+)
+def test_spent_budget_closes_the_thinking_and_answers(budget, reason, solve):
+    run = solve(ScriptedEngine(endless), budget=budget)
+    assert run.report["stop_reason"] == reason and run.report["answer"] == "42"
+    assert run.episode.status == "completed"
+
+
+def test_token_budget_is_kept_to_the_token(solve):
+    run = solve(ScriptedEngine(endless), budget=Budget(max_tokens=40))
+    assert run.report["usage"]["thinking"] == 40
+
+
+def test_full_context_ends_with_an_answer_inside_it(solve):
+    run = solve(ScriptedEngine(endless, context=400))
+    assert run.report["stop_reason"] == "context" and run.report["answer"] == "42"
+    assert len(run.episode.ids) <= 400
+
+
+def test_context_without_room_to_think_still_answers(solve):
+    run = solve(ScriptedEngine(endless, context=130), budget=Budget(max_answer_tokens=1000))
+    assert run.report["stop_reason"] == "context" and run.report["steps"] == 0
+    assert len(run.episode.ids) <= 130
+
+
+def test_answer_that_is_cut_falls_back_on_what_the_thinking_stated(solve):
+    run = solve(
+        ScriptedEngine(["So the answer is 17."], answer="\n\n\n\n\n\n\n\n\n\n"), budget=Budget(max_answer_tokens=5)
+    )
+    assert run.report["answer"] == "17"
+
+
+def test_budget_can_be_an_error_with_the_partial_report(store):
+    reasoner = create_reasoner(ScriptedEngine(endless), budget=Budget(max_steps=2), exit_behavior="error", store=store)
+    with pytest.raises(BudgetExceededError, match="step_budget") as caught:
+        reasoner.invoke(ask())
+    assert caught.value.report["answer"] == "42"
+    assert store.get(caught.value.report["episode_id"]).status == "completed"
+
+
+@pytest.mark.parametrize("what", ["plain", "slip", "circle", "mixed"])
+@pytest.mark.parametrize("limit", range(4, 30))
+def test_any_recursion_limit_ends_with_an_answer(what, limit, store):
+    parts = ["slip", "circle", "a", "b", "c"]
+    script = (lambda text: parts[text.count("\n\n") % 5]) if what == "mixed" else (lambda text: what)
+    policies = Policies(load_policies("default").on, max_interventions=99)
+    engine = ScriptedEngine(script)
+    reasoner = create_reasoner(engine, detector=ScriptedDetector(words), policies=policies, store=store)
+    report = reasoner.invoke(ask(), {"recursion_limit": limit})["reasoning"]
+    assert (report["stop_reason"], report["answer"]) == ("step_budget", "42")
+    assert engine.open_sequences == 0
+
+
+def test_pipe_of_runnables_ends_with_an_answer():
+    reasoner = create_reasoner(ScriptedEngine(endless))
+    pipe = RunnableLambda(ask) | reasoner | RunnableLambda(lambda state: state["reasoning"])
+    report = pipe.invoke("2+2?")
+    assert report["stop_reason"] == "step_budget" and report["answer"] == "42"
+    assert report["steps"] >= 15
+
+
+def test_plain_tool_ends_with_an_answer():
+    reasoner = create_reasoner(ScriptedEngine(endless))
+
+    @tool
+    def think(question: str) -> str:
+        """Think about a question."""
+        return reasoner.invoke(ask(question))["reasoning"]["answer"]
+
+    assert think.invoke({"question": "2+2?"}) == "42"
+
+
+def test_as_tool_has_the_whole_budget_and_hands_over_the_report():
+    reasoner = create_reasoner(ScriptedEngine(endless), budget=Budget(max_steps=40))
+    solver = as_tool(reasoner, name="solver")
+    call = {"type": "tool_call", "id": "1", "name": "solver", "args": {"question": "2+2?"}}
+    message = solver.invoke(call)
+    assert message.content == "42" and message.artifact["steps"] == 40
+    assert message.artifact["stop_reason"] == "step_budget"
+
+
+def test_as_tool_is_asynchronous_too():
+    solver = as_tool(create_reasoner(ScriptedEngine(["a"])))
+    assert asyncio.run(solver.ainvoke({"question": "2+2?"})) == "42"
