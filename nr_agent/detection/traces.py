@@ -69,7 +69,7 @@ def sample_traces(
     seed: int = 0,
     max_tokens: int = 768,
     trials: bool = True,
-    at_once: int = 48,
+    at_once: int = 32,
     progress: Callable[[int], None] | None = None,
 ) -> list[Traced]:
     """Let a model think about problems, many at once, and ask it for its answer after every step.
