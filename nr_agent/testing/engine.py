@@ -174,7 +174,7 @@ class ScriptedEngine:
         """Extend a sequence in a thread; cancelling the future stops it at the next token."""
         self._get(request.ref)
         future: Future[Segment] = Future()
-        threading.Thread(target=self._run, args=(request, future), daemon=True).start()
+        threading.Thread(target=self._run, args=(request, future), name="scripted-engine", daemon=True).start()
         return future
 
     def extend(

@@ -1,0 +1,147 @@
+"""In other people's graphs, over the stream, and in coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args, get_type_hints
+
+import pytest
+from graphs_helpers import ask, words
+from langchain_core.messages import AnyMessage
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.message import add_messages
+from typing_extensions import TypedDict
+
+from nr_agent.graphs import ReasonerContext, create_reasoner
+from nr_agent.graphs.stream import StreamEvent
+from nr_agent.testing import ScriptedDetector, ScriptedEngine
+
+
+class Outer(TypedDict):
+    messages: Annotated[list[AnyMessage], add_messages]
+    events: str
+    reasoning: dict[str, Any]
+
+
+@dataclass
+class Foreign:
+    domain: int = 3
+
+
+def parent(reasoner, context_schema=None):
+    graph = StateGraph(Outer, context_schema)
+    graph.add_node("solver", reasoner)
+    graph.add_edge(START, "solver")
+    graph.add_edge("solver", END)
+    return graph.compile()
+
+
+@pytest.mark.parametrize("context", [None, Foreign()])
+def test_parent_with_its_own_context_and_keys_is_left_alone(context, store):
+    reasoner = create_reasoner(ScriptedEngine(["slip", "b"]), detector=ScriptedDetector(words), store=store)
+    outer = parent(reasoner, Foreign)
+    config = {"configurable": {"nr_agent": {"domain": "finance"}}}
+    output = outer.invoke({**ask(), "events": "mine"}, config, context=context)
+    assert output["events"] == "mine" and len(output["messages"]) == 2
+    assert store.get(output["reasoning"]["episode_id"]).problem.domain == "finance"
+
+
+def test_own_context_reaches_the_reasoner_as_a_subgraph(store):
+    outer = parent(create_reasoner(ScriptedEngine(["b"]), store=store), ReasonerContext)
+    output = outer.invoke({**ask(), "events": ""}, context=ReasonerContext(domain="law"))
+    assert store.get(output["reasoning"]["episode_id"]).problem.domain == "law"
+
+
+def test_only_messages_and_reasoning_come_out():
+    output = create_reasoner(ScriptedEngine(["a"])).invoke(ask())
+    assert set(output) == {"messages", "reasoning"}
+
+
+def test_subgraph_stream_keeps_its_contract(store):
+    reasoner = create_reasoner(
+        ScriptedEngine(["slip", "b", "circle", "c", "enough"]), detector=ScriptedDetector(words), store=store
+    )
+    parts = parent(reasoner).stream({**ask(), "events": ""}, stream_mode="custom", subgraphs=True, version="v2")
+    events = [part["data"] for part in parts]
+    forms = {get_args(get_type_hints(form)["type"])[0]: set(get_type_hints(form)) for form in get_args(StreamEvent)}
+    for event in events:
+        assert set(event) == forms[event["type"]]
+    assert events[0]["type"] == "nr.open" and events[-1]["type"] == "nr.stop"
+    assert {event["type"] for event in events} == set(forms)
+    episode = store.get(events[0]["episode_id"])
+    streamed = {
+        event["index"]: "".join(part["text"] for part in event["parts"])
+        for event in events
+        if event["type"] == "nr.step"
+    }
+    assert streamed == {step.index: step.text for step in episode.steps[1:]}
+
+
+def test_drawing_shows_every_node_and_way():
+    drawing = create_reasoner(ScriptedEngine([])).get_graph().draw_mermaid()
+    for node in ("open", "think", "recheck", "branch", "explore", "choose", "ask_human", "stop", "answer", "record"):
+        assert f"\t{node}(" in drawing
+    for way in (
+        "think -.-> recheck",
+        "recheck --> think",
+        "branch -.-> explore",
+        "explore --> choose",
+        "stop --> answer",
+    ):
+        assert way in drawing, drawing
+
+
+def test_coroutine_and_thread_come_to_the_same(store):
+    def build():
+        script = lambda text, seed: ["slip", "b", "circle", "c", None][min(text.count("\n\n"), 4)]  # noqa: E731
+        return create_reasoner(ScriptedEngine(script), detector=ScriptedDetector(words), store=store, seed=3)
+
+    sync = build().invoke(ask())
+    other = asyncio.run(build().ainvoke(ask()))
+    assert plain(store, sync) == plain(store, other)
+    assert sync["messages"][-1].content == other["messages"][-1].content
+
+
+def plain(store, output) -> Any:
+    """An episode without its ids and places in time."""
+    episode = store.get(output["reasoning"]["episode_id"])
+    steps = [(step.index, step.kind, step.branch, step.ids, step.discarded) for step in episode.steps]
+    interventions = [(i.kind, i.step, i.position, i.inserted, i.kept, i.outcome) for i in episode.interventions]
+    return steps, interventions, [(e.level, e.step, e.score) for e in episode.events], output["reasoning"]["usage"]
+
+
+def test_cancelled_task_stops_the_engine_and_marks_the_episode(store):
+    engine = ScriptedEngine(["x" * 100_000], context=200_000, seconds_a_token=0.002)
+    events: list[Any] = []
+
+    async def main() -> None:
+        async def follow() -> None:
+            async for part in create_reasoner(engine, store=store).astream(ask(), stream_mode="custom", version="v2"):
+                events.append(part["data"])  # noqa: PERF401 - it is cancelled on the way
+
+        task = asyncio.create_task(follow())
+        while not (events and engine.open_sequences):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert store.get(events[0]["episode_id"]).status == "interrupted"
+    assert engine.open_sequences == 0
+    writers = [thread for thread in threading.enumerate() if thread.name.startswith("scripted-engine")]
+    for thread in writers:
+        thread.join(timeout=5)
+    assert not any(thread.is_alive() for thread in writers)
+
+
+def test_many_runs_at_once_do_not_mix(store):
+    script = lambda text: None if "I was asked" in text else f"I was asked {text.split('item ')[1].split('<')[0]}"  # noqa: E731
+    engine = ScriptedEngine(script, answer=lambda text: "\\boxed{" + text.split("item ")[1].split("<")[0] + "}")
+    reasoner = create_reasoner(engine, store=store)
+    outputs = reasoner.batch([ask(f"item {n}") for n in range(8)])
+    assert [output["reasoning"]["answer"] for output in outputs] == [str(n) for n in range(8)]
+    assert engine.open_sequences == 0
