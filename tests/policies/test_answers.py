@@ -1,0 +1,50 @@
+"""Answers in texts."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nr_agent.answers import extract_answer, states_answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"The final answer is \boxed{42}.", "42"),
+        (r"\boxed{1} and then \boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{a\}b}", r"a\}b"),
+        (r"\boxed{7} but \boxed{never closed", "7"),
+        (r"\boxed{ } The answer is 9", "9"),
+        ("So the answer is 4959.", "4959"),
+        ("So the answer is 3.5.\n\nSo the answer is still (13+5)+17.\n\nBye.", "(13+5)+17"),
+        ("**Answer:** 12", "12"),
+        ("Answer:\n  12", "12"),
+        ("first\n\n the last line \n \n", "the last line"),
+        ("", None),
+        (" \n ", None),
+    ],
+)
+def test_answer_is_boxed_or_announced_or_last(text, answer):
+    assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "states"),
+    [("So the answer is 4.", True), (r"\boxed{4}", True), ("2+2=4", False), ("the answer is", False)],
+)
+def test_line_without_announcement_states_nothing(text, states):
+    assert states_answer(text) is states
+
+
+@given(st.text())
+def test_any_text_is_read_without_an_error(text):
+    answer = extract_answer(text)
+    assert answer is None or answer.strip() == answer != ""
+    assert (answer is None) <= (text.strip() == "" or not text.split())
+
+
+@given(st.text(alphabet="abc123 +-", min_size=1).filter(str.strip), st.text(alphabet="xyz \n"))
+def test_box_wins_over_everything_around_it(answer, around):
+    assert extract_answer(f"{around} the answer is 0 \\boxed{{{answer}}} {around}") == answer.strip()
