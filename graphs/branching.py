@@ -82,6 +82,7 @@ class Branch:
             "forks": forks,
             "candidates": None,
             "remedy": intervention.model_dump(mode="json"),
+            "answered": self.parts.answered(episode_id) if given_up else state["answered"],
             "counters": {**count_intervention(counters, "branch"), "forks": number + width},
         }
 

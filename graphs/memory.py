@@ -15,6 +15,9 @@ from nr_agent.engine.protocol import Segment, SequenceRef
 KEPT = 9
 """How many steps can be taken back with the observer's memory as it was: one more than a branch may go back."""
 
+LIMIT = 1024
+"""How many episodes are remembered: some wait for a person who never answers, some streams are not read to the end."""
+
 
 @dataclass
 class Watch:
@@ -52,7 +55,7 @@ class Memory:
 
     def __init__(self, detector: Detector | None) -> None:
         self.detector = detector
-        self._episodes: dict[str, _Episode] = {}
+        self._episodes: dict[str, _Episode] = {}  # the one used longest ago first
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -83,6 +86,15 @@ class Memory:
             episode = self._episode(episode_id)
             episode.watches = {name: watch for name, watch in episode.watches.items() if name == branch}
 
+    def enter(self, episode_id: str) -> list[SequenceRef]:
+        """An episode is worked on. Returns sequences to close, of an episode that nobody came back to."""
+        with self._lock:
+            self._episode(episode_id)
+            if len(self._episodes) <= LIMIT:
+                return []
+            oldest = next(iter(self._episodes))
+            return list(self._episodes.pop(oldest).sequences.values())
+
     def hold(self, episode_id: str, ref: SequenceRef) -> None:
         """Remember a sequence, so that it is closed in the end."""
         with self._lock:
@@ -109,4 +121,6 @@ class Memory:
             return watches[branch]
 
     def _episode(self, episode_id: str) -> _Episode:
-        return self._episodes.setdefault(episode_id, _Episode())
+        episode = self._episodes.pop(episode_id, None) or _Episode()
+        self._episodes[episode_id] = episode
+        return episode

@@ -59,10 +59,10 @@ class Open:
         prompt = self.parts.engine.codec.render(_rendered(state["messages"]))
         self._check_length(len(prompt))
         episode_id = new_id()
+        self._begin(episode_id, problem, seed, budget, config)
         with self.parts.guard(episode_id):
-            ref = self.parts.engine.open(prompt, seed=seed)
-            sequence = self.parts.hold(episode_id, ref)
-            self._begin(episode_id, problem, prompt, seed, budget, config)
+            sequence = self.parts.hold(episode_id, self.parts.engine.open(prompt, seed=seed))
+            self._add_prompt(episode_id, problem, prompt)
         opened: dict[str, Any] = {
             "episode_id": episode_id,
             "domain": problem.domain,
@@ -104,9 +104,7 @@ class Open:
                 hint="shorten the problem, or choose a model with a longer context",
             )
 
-    def _begin(
-        self, episode_id: str, problem: Problem, prompt: list[int], seed: int, budget: Budget, config: RunnableConfig
-    ) -> None:
+    def _begin(self, episode_id: str, problem: Problem, seed: int, budget: Budget, config: RunnableConfig) -> None:
         engine, detector = self.parts.engine, self.parts.detector
         thread = config.get("configurable", {}).get("thread_id")
         self.parts.store.begin(
@@ -122,6 +120,9 @@ class Open:
                 thread_id=None if thread is None else str(thread),
             )
         )
+
+    def _add_prompt(self, episode_id: str, problem: Problem, prompt: list[int]) -> None:
+        engine = self.parts.engine
         text = engine.codec.decode(prompt)
         provenance = [("prompt", len(prompt))]
         step = Step.model_validate(

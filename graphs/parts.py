@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from langgraph.config import get_stream_writer
 from langgraph.errors import GraphBubbleUp
 
+from nr_agent.answers import states_answer
 from nr_agent.detection.protocol import Detector, Look
 from nr_agent.engine.protocol import Engine, Sampling, Segment, SequenceRef
 from nr_agent.episode import EpisodeStatus, Intervention, Step, StopReason
@@ -77,6 +78,11 @@ class Parts:
         """Tokens between a length and the context's end."""
         return self.engine.capabilities.context - length
 
+    def answered(self, episode_id: str) -> bool:
+        """Whether a step that is still part of the thinking says what the answer is."""
+        kept = self.store.get(episode_id).kept
+        return any(states_answer(step.text) for step in kept if step.kind == "think")
+
     def look(self, state: Mapping[str, Any], segment: Segment, *, step: int, text: str) -> Look:
         """Let the detector look at a step, if there is one."""
         return self.memory.look(state["episode_id"], state["branch"], segment, step=step, text=text)
@@ -134,6 +140,8 @@ class Parts:
     @contextmanager
     def guard(self, episode_id: str) -> Iterator[None]:
         """Finish the episode as failed or interrupted when an error leaves a node, and let the error go on."""
+        for left in self.memory.enter(episode_id):
+            self.engine.close(left)
         try:
             yield
         except GraphBubbleUp:

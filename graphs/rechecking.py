@@ -53,6 +53,7 @@ class Recheck:
             "boundaries": boundaries,
             "pending": inserted,
             "remedy": intervention.model_dump(mode="json"),
+            "answered": self.parts.answered(episode_id) if rolled_back else state["answered"],
             "counters": count_intervention(state["counters"], "recheck"),
             "next": "think",
         }

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nr_agent.detection.protocol import Look
 from nr_agent.engine.protocol import Segment, TapLayout
 from nr_agent.events import AnyFailureEvent, Evidence, FailureEvent, Level
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Scores = Mapping[Level, float]
 Script = Sequence[Scores] | Callable[[str], Scores]
@@ -20,6 +23,8 @@ _EXCERPT = 200
 
 class ScriptedDetector:
     """Gives the scores that it was told to give, and raises real events where they cross the threshold.
+
+    It reads no channels, so it watches any engine: with a real one it is an oracle, or a detector at random times.
 
     A list is followed look by look; behind its end, and for levels that it does not name, nothing is scored.
 
@@ -108,8 +113,10 @@ class NoChannels:
 class _EmptyTap:
     layout = TapLayout()
 
-    def take(self, rows: int) -> Any:
-        raise RuntimeError("there are no channels to read")
+    def take(self, rows: int) -> Tensor:
+        import torch  # noqa: PLC0415 - only an engine that computes gets here, and it has torch
+
+        return torch.zeros(rows, 0)
 
     def remove(self) -> None:
         return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_type_hints
@@ -77,6 +79,14 @@ def test_subgraph_stream_keeps_its_contract(store):
         if event["type"] == "nr.step"
     }
     assert streamed == {step.index: step.text for step in episode.steps[1:]}
+
+
+def test_importing_the_graph_loads_neither_torch_nor_a_database():
+    code = (
+        "import sys, nr_agent.graphs, nr_agent.testing; print([m for m in ('torch', 'sqlalchemy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_drawing_shows_every_node_and_way():

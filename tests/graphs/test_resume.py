@@ -234,3 +234,27 @@ def test_rollback_that_runs_twice_rolls_back_once(store):
     kept = [step.text for step in store.get(report["episode_id"]).kept if step.kind == "think"]
     assert kept == ["first\n\n", f"{RECHECK}better\n\n"]
     assert len(report["interventions"]) == 1
+
+
+def test_episodes_that_nobody_comes_back_to_do_not_pile_up(store, monkeypatch):
+    monkeypatch.setattr("nr_agent.graphs.memory.LIMIT", 3)
+    engine = ScriptedEngine(script)
+    reasoner = asking(engine, store, InMemorySaver())
+    threads = [{"configurable": {"thread_id": str(number)}} for number in range(6)]
+    for thread in threads:
+        reasoner.invoke(ask(), thread)
+    assert engine.open_sequences == 3
+    report = reasoner.invoke(Command(resume={"action": "recheck"}), threads[0])["reasoning"]
+    assert report["answer"] == "42" and store.get(report["episode_id"]).status == "completed"
+
+
+def test_failure_after_a_restart_is_recorded_too(store, tmp_path):
+    def broken(text):
+        raise RuntimeError("no power")
+
+    with SqliteSaver.from_conn_string(str(tmp_path / "checkpoints.db")) as saver:
+        first = asking(ScriptedEngine(script), store, saver)
+        episode_id = first.invoke(ask(), THREAD, version="v2").interrupts[0].value["episode_id"]
+        with pytest.raises(RuntimeError, match="no power"):
+            asking(ScriptedEngine(broken), store, saver).invoke(Command(resume={"action": "continue"}), THREAD)
+    assert store.get(episode_id).status == "failed" and "no power" in store.get(episode_id).error

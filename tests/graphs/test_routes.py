@@ -223,6 +223,13 @@ def test_policy_sees_the_episode_so_far(solve):
     assert [event.step for event in second.events] == [2, 4]
 
 
+def test_answer_that_was_taken_back_is_no_longer_stated(solve):
+    policy = Answering(Recheck(rollback=True))
+    script = ["slip: the answer is 3", "fine", "slip", "the answer is 4", "slip"]
+    solve(ScriptedEngine(script), words, policies={"intra_step": policy})
+    assert [context.answer_stated for context in policy.contexts] == [True, False, True]
+
+
 def test_parts_that_do_not_fit_fail_when_the_graph_is_built(tmp_path: Path):
     engine = ScriptedEngine([])
     with pytest.raises(DetectorMismatchError, match="scripted:other"):
