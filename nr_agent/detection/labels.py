@@ -19,7 +19,7 @@ from nr_agent.equations import equations
 from nr_agent.events import Level
 from nr_agent.tasks import score
 
-_SPELLED = re.compile(r"(?P<word>[A-Za-z']+): (?P<letters>\w(?: \w)*) has (?P<count>\d+)")
+_SPELLED = re.compile(r"(?P<word>\S+): (?P<letters>\S(?: \S)*) has (?P<count>\d+)")
 _ASKED_LETTER = re.compile(r'letter "(\w)"')
 _VERDICT = re.compile(r"=(?P<result>-?\d+)\. (?P<verdict>Not|That is) (?P<target>-?\d+)")
 _RESULT = re.compile(r"[-+*/()\d]+=-?\d+")

@@ -1,0 +1,46 @@
+import pytest
+
+from nr_agent.detection.labels import first_final, label_trace, slip
+from nr_agent.detection.traces import Traced, TracedStep
+from nr_agent.episode import Problem
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("First 859+467=1326\n\n", None),
+        ("First 859+467=1316\n\n", "calculation"),
+        ("Try 13*2=26, 26-1=25. That is 25.", None),
+        ("Try 13*2=26, 26-1=25. Not 25.", "derivation"),
+        ("Try 13*2=26, 26-1=25. That is 63.", "derivation"),
+        ("INDIRECT: i n d i r e c t has 1, 0+1=1", None),
+        ("INDIRECT: i n d i r e c t has 2, 0+2=2", "calculation"),
+        ("INDIRECT: i n d r e c t has 1, 0+1=1", "derivation"),
+        ("So the answer is 5.", None),
+    ],
+)
+def test_a_slip_is_found_and_named(text, kind):
+    assert slip(text, 'How many times does the letter "d" appear in the text: "INDIRECT"?') == kind
+
+
+def trace(*steps, answer="7"):
+    traced = Traced(Problem(text="?"), 0, [], answer=answer)
+    for number, (text, trial) in enumerate(steps):
+        traced.steps.append(TracedStep(number, number + 1, text, [0.0], [0.0], trial))
+    return traced
+
+
+def test_overthinking_begins_where_the_trial_answer_is_final_for_good():
+    traced = trace(("3+4=7", "7"), ("2+2=4", "4"), ("3+4=7", "7"), ("check", "7"))
+    assert first_final(traced) == 2
+    assert [label.instance for label in label_trace(traced)] == [False, False, True, True]
+
+
+def test_a_trace_without_an_answer_has_no_overthinking():
+    traced = trace(("3+4=7", "7"), answer=None)
+    assert [label.instance for label in label_trace(traced)] == [None]
+
+
+def test_circling_is_a_repeated_result_before_the_answer_and_not_after():
+    traced = trace(("1+1=2", None), ("So.", None), ("1+1=2", None), ("3+4=7", "7"), ("3+4=7", "7"))
+    assert [label.inter_step for label in label_trace(traced)] == [False, None, True, False, None]

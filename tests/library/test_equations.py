@@ -1,0 +1,58 @@
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nr_agent.equations import equations, evaluate
+
+NUMBERS = st.integers(0, 999).map(str)
+EXPRESSIONS = st.recursive(
+    NUMBERS,
+    lambda inner: st.tuples(inner, st.sampled_from("+-*"), inner).map(lambda t: f"({t[0]}{t[1]}{t[2]})"),
+    max_leaves=8,
+)
+
+
+@given(EXPRESSIONS)
+def test_value_of_an_expression_is_what_python_says(expression):
+    # The oracle may evaluate: the text is ours, made of digits, brackets and three operators.
+    assert evaluate(expression) == Fraction(eval(expression))  # noqa: S307
+
+
+@given(st.text(max_size=60))
+def test_any_text_can_be_searched_for_equations(text):
+    assert all(isinstance(equation.holds, bool) for equation in equations(text))
+
+
+@given(st.integers(0, 9999), st.integers(1, 999), st.sampled_from("+-*"), st.integers(-5, 5))
+def test_wrong_results_are_told_from_right_ones(a, b, op, off):
+    right = {"+": a + b, "-": a - b, "*": a * b}[op]
+    (equation,) = equations(f"Then {a}{op}{b}={right + off}\n\n")
+    assert equation.holds == (off == 0)
+    assert equation.value == right
+
+
+@pytest.mark.parametrize(
+    "text", ["x=5", "7=7", "-11*l=-220", "12-3=9-1", "1/0=3", "5 = 2 + 3", "2**3=8", "3*4=12*1", "a1+2=3"]
+)
+def test_what_is_no_checkable_equation_is_passed_over(text):
+    assert equations(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("Try 1-1=0, 0*19=0. Not 19.", ["1-1", "0*19"]),
+        ("So 3 * (4+1) = 15.", ["3*(4+1)"]),
+        ("220/-11=-20", ["220/-11"]),
+        ("66*4=264\n\n304-264=40", ["66*4", "304-264"]),
+    ],
+)
+def test_equations_are_found_in_running_text(text, left):
+    assert [equation.left for equation in equations(text)] == left
+
+
+@pytest.mark.parametrize("hostile", ["__import__('os')", "9**9**9", "(" * 50 + "1" + ")" * 50, "1;2", ""])
+def test_what_is_no_arithmetic_has_no_value(hostile):
+    assert evaluate(hostile) is None

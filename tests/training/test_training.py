@@ -1,0 +1,106 @@
+import random
+
+import pytest
+import torch
+
+from nr_agent.detection.traces import Traced, TracedStep
+from nr_agent.errors import ConfigurationError
+from nr_agent.tasks import FAMILIES, draw, held_out
+from nr_agent.tokens import RECHECK
+from nr_agent.training.corpus import IGNORED, Corpus, encode_trace
+from nr_agent.training.pretrain import PretrainSettings, build_model, pretrain
+from nr_agent.training.tokenizer import train_tokenizer
+from nr_agent.training.traces import Habits, teach
+from nr_agent.training.trigger_sft import SftSettings, own_examples, planted_example, trigger_sft
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(samples=100)
+
+
+def test_a_batch_is_a_function_of_its_seed_and_number(tokenizer):
+    weights = dict.fromkeys(FAMILIES, 1.0)
+    first, again = (Corpus(tokenizer, weights, seed=3).batch(7, 2) for _ in range(2))
+    other = Corpus(tokenizer, weights, seed=4).batch(7, 2)
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
+
+
+def test_the_problem_and_planted_slips_do_not_count_in_the_loss(tokenizer):
+    problem = draw("chain_sum", 3)
+    trace = teach("chain_sum", problem.text, random.Random(1), Habits(slip=1.0))
+    ids, labels = encode_trace(tokenizer, problem.text, trace)
+    trained = tokenizer.decode([label for label in labels if label != IGNORED])
+    assert problem.text not in trained
+    assert trained.endswith("</think>\n\nThe final answer is \\boxed{" + trace.answer + "}<|im_end|>")
+    wrong = [span.text for step in trace.steps for span in step if not span.trained]
+    assert wrong
+    assert tokenizer.decode(ids).count("\n\n") > tokenizer.decode(ids).count(f"={wrong[0]}\n\n") > 0
+    assert f"={wrong[0]}\n\n" not in trained
+
+
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path):
+    settings = PretrainSettings(size="tiny", steps=6, rows=1, row_tokens=640, save_every=3)
+    whole = pretrain(tmp_path / "whole", settings, log=lambda _: None)
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(line: str) -> None:
+        raise Interrupted
+
+    # The first checkpoint is written after step 3; the run is cut right behind it.
+    import nr_agent.training.pretrain as module
+
+    save = module.save_model
+    try:
+        module.save_model = lambda *args: (save(*args), interrupt(""))
+        with pytest.raises(Interrupted):
+            pretrain(tmp_path / "cut", settings, log=lambda _: None)
+    finally:
+        module.save_model = save
+    resumed = pretrain(tmp_path / "cut", settings, log=lambda _: None)
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(ConfigurationError, match="other settings"):
+        pretrain(tmp_path / "cut", PretrainSettings(size="tiny", steps=7), log=lambda _: None)
+
+
+def test_a_trigger_is_never_trained_and_its_remedy_is(tokenizer):
+    trigger = tokenizer.convert_tokens_to_ids(RECHECK)
+    example = None
+    rng = random.Random(2)
+    while example is None:
+        example = planted_example(tokenizer, "products", rng)
+    ids, labels = example
+    places = [i for i, token in enumerate(ids) if token == trigger]
+    assert places
+    assert all(labels[i] == IGNORED and labels[i + 1] != IGNORED for i in places)
+    assert trigger not in labels
+
+
+def test_the_models_own_slip_is_answered_by_a_right_calculation(tokenizer):
+    problem = next(p for seed in range(100) if not held_out((p := draw("chain_sum", seed)).text))
+    prompt = tokenizer.encode(problem.text)
+    step = tokenizer.encode("12+35=48\n\n")
+    traced = Traced(
+        problem,
+        0,
+        [*prompt, *step],
+        [TracedStep(len(prompt), len(prompt) + len(step), "12+35=48\n\n", [0.0] * len(step), [0.0] * len(step), "48")],
+        answer="48",
+    )
+    (example,) = own_examples(tokenizer, [traced])[:1]
+    remedy = tokenizer.decode([label for label in example[1] if label != IGNORED])
+    assert remedy == "Let me redo that: 2+5=7, 1+3=4. So 12+35=47, not what I had\n\n"
+
+
+def test_trigger_sft_lowers_the_loss_on_what_it_teaches(tokenizer):
+    torch.manual_seed(0)
+    model = build_model("tiny", tokenizer)
+    losses: list[float] = []
+    settings = SftSettings(steps=50, rows=2, learning_rate=3e-3)
+    trigger_sft(model, tokenizer, [], list(FAMILIES), settings, log=lambda line: losses.append(float(line.split()[-1])))
+    assert losses[-1] < losses[0]
