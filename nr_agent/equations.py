@@ -9,9 +9,12 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-_EQUATION = re.compile(r"(?<![\w.)])(-?[\d(][\d+\-*/×÷·(). ]{0,200}?)\s*=\s*(-?\d+(?:\.\d+)?)(?!\d|\w|\s*[*/+×÷·(]|\s*-\s*\d)")
-_TOKEN = re.compile(r"\d+(?:\.\d+)?|[-+*/()×÷·]")
-_OPERATOR = re.compile(r"[-+*/×÷·]")
+_EQUATION = re.compile(
+    r"(?<![\w.)])(-?[\d(][\d+\-*/\u00d7\u00f7\u00b7(). ]{0,200}?)\s*=\s*(-?\d+(?:\.\d+)?)"
+    r"(?!\d|\w|\s*[*/+\u00d7\u00f7\u00b7(]|\s*-\s*\d)"  # the right side ends here
+)
+_TOKEN = re.compile(r"\d+(?:\.\d+)?|[-+*/()\u00d7\u00f7\u00b7]")
+_OPERATOR = re.compile(r"[-+*/\u00d7\u00f7\u00b7]")
 _MAX_DEPTH = 20
 
 
@@ -89,16 +92,16 @@ class _Parser:
 
     def _term(self) -> Fraction:
         value = self._factor()
-        while self._next() in ("*", "/", "×", "÷", "·"):
-            value = value / self._factor() if self._take() in ("/", "÷") else value * self._factor()
+        while self._next() in ("*", "/", "\u00d7", "\u00f7", "\u00b7"):
+            value = value / self._factor() if self._take() in ("/", "\u00f7") else value * self._factor()
         return value
 
     def _factor(self) -> Fraction:
-        token = self._take()
-        if token == "-":
+        piece = self._take()
+        if piece == "-":
             return -self._factor()
-        if token != "(":
-            return Fraction(token)
+        if piece != "(":
+            return Fraction(piece)
         self.depth += 1
         if self.depth > _MAX_DEPTH:
             raise ValueError("too deep")

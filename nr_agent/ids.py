@@ -13,7 +13,7 @@ _last = 0
 
 def new_id() -> str:
     """A UUIDv7 as text: unique across processes, and increasing within this one even if the clock goes back."""
-    global _last  # noqa: PLW0603 - the one counter that keeps ids of a process in order
+    global _last
     with _lock:
         # 48 bits of milliseconds and 12 bits of a counter that starts within the millisecond.
         now = time.time_ns() * 4096 // 1_000_000

@@ -1,0 +1,1 @@
+"""Detectors: labels, features, classifiers, calibration, and the watch over an episode."""

@@ -141,7 +141,10 @@ def write_card(out: Path, manifest: Any, card: dict[str, Any]) -> None:
     lines += ["", "What else was tried, and what must lose (AUROC / AP):", ""]
     for level, row in card["levels"].items():
         every = row["tried"] | {f"control: {name}": value for name, value in row["controls"].items()}
-        lines.append(f"**{level}**: " + "; ".join(f"{n} {v['auroc']:.3f} / {v['average_precision']:.3f}" for n, v in every.items()))
+        lines.append(
+            f"**{level}**: "
+            + "; ".join(f"{n} {v['auroc']:.3f} / {v['average_precision']:.3f}" for n, v in every.items())
+        )
         lines.append("")
     lines.append(
         "Labels: slips are wrong equations and wrong counts that can be checked; circling is a step whose results "
@@ -196,7 +199,5 @@ def _controls(
         labels = train.labels[shuffle] if name == "shuffled_labels" else train.labels
         trained = train_classifier(known, labels, (watched, held.labels))
         scores = trained.score(unseen)
-        rows[name] = _quality(scores, test.labels) | {
-            "recall": _at_threshold(level, scores, test, threshold)["recall"]
-        }
+        rows[name] = _quality(scores, test.labels) | {"recall": _at_threshold(level, scores, test, threshold)["recall"]}
     return rows

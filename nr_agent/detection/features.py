@@ -98,9 +98,7 @@ def _confidence(step: StepSignal) -> Tensor:
     logprobs, entropies = step.logprobs[sampled], step.entropies[sampled]
     # How much less likely the tokens were than a typical draw of their distributions.
     surprise = (-logprobs - entropies).max()
-    return torch.stack(
-        [logprobs.min(), logprobs.mean(), logprobs[-1], entropies.max(), entropies.mean(), surprise]
-    )
+    return torch.stack([logprobs.min(), logprobs.mean(), logprobs[-1], entropies.max(), entropies.mean(), surprise])
 
 
 def tail(history: Tensor, signal: Tensor) -> Tensor:

@@ -139,7 +139,9 @@ def split_of(text: str, seed: int) -> str:
 def _traces(
     engine: Any, problems: Sequence[Problem], out: Path, settings: FitSettings, log: Callable[[str], None]
 ) -> list[Traced]:
-    key = _hash([engine.fingerprint, [p.text for p in problems], settings.temperature, settings.max_tokens, settings.seed])
+    key = _hash(
+        [engine.fingerprint, [p.text for p in problems], settings.temperature, settings.max_tokens, settings.seed]
+    )
     path = out / "traces.jsonl"
     if path.exists():
         with path.open() as file:

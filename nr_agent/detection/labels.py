@@ -16,7 +16,7 @@ from typing import Literal
 
 from nr_agent.detection.traces import Traced
 from nr_agent.equations import equations
-from nr_agent.events import Level
+from nr_agent.events import LEVELS, Level
 from nr_agent.tasks import score
 
 _SPELLED = re.compile(r"(?P<word>\S+): (?P<letters>\S(?: \S)*) has (?P<count>\d+)")
@@ -108,9 +108,9 @@ def is_right(traced: Traced) -> bool:
 
 def base_rates(labelled: Sequence[Sequence[StepLabels]]) -> dict[str, float]:
     """Share of positive labels a level, over all steps that have one."""
-    rates = {}
-    for level in ("intra_step", "inter_step", "instance"):
-        values = [label.of(level) for labels in labelled for label in labels if label.of(level) is not None]  # type: ignore[arg-type]
+    rates: dict[str, float] = {}
+    for level in LEVELS:
+        values = [label.of(level) for labels in labelled for label in labels if label.of(level) is not None]
         rates[level] = sum(map(bool, values)) / max(1, len(values))
     return rates
 

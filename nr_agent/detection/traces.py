@@ -164,8 +164,6 @@ class _Sampler:
             self.engine.close(fork)
         return extract_answer(self.engine.codec.decode(segment.ids))
 
-    async def _extend(
-        self, ref: SequenceRef, stop: StopSpec, sampling: Sampling, force: Sequence[int] = ()
-    ) -> Segment:
+    async def _extend(self, ref: SequenceRef, stop: StopSpec, sampling: Sampling, force: Sequence[int] = ()) -> Segment:
         request = ExtendRequest(ref, stop, sampling, force, readings=False)
         return await asyncio.wrap_future(self.engine.submit(request))

@@ -64,6 +64,7 @@ class SlotCache(Cache):
         values[self._row_index, :, self._positions] = value_states.transpose(1, 2)
         return keys[self._rows, :, : self._view], values[self._rows, :, : self._view]
 
+    @torch.inference_mode()
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` positions of a slot into another."""
         self._make_room(max(source, target) + 1, length)
@@ -71,7 +72,7 @@ class SlotCache(Cache):
             if tensor is not None:
                 tensor[target, :, :length] = tensor[source, :, :length]
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:  # noqa: ARG002
+    def get_seq_length(self, layer_idx: int = 0) -> int:
         """Length of the view; positions are always given explicitly, so no model derives them from it."""
         return self._view - self._positions.shape[1] if self._positions.numel() else 0
 
@@ -90,7 +91,7 @@ class SlotCache(Cache):
             self.capacity *= 2
         for store in (self.keys, self.values):
             for layer, old in enumerate(store):
-                if old is None or old.shape[0] == self.slots and old.shape[2] == self.capacity:
+                if old is None or (old.shape[0] == self.slots and old.shape[2] == self.capacity):
                     continue
                 new = old.new_zeros(self.slots, old.shape[1], self.capacity, old.shape[3])
                 new[: old.shape[0], :, : old.shape[2]] = old

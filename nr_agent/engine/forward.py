@@ -28,7 +28,7 @@ class Runner:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.config = model.config.get_text_config()
-        self.device = model.get_input_embeddings().weight.device
+        self.device: torch.device = model.get_input_embeddings().weight.device  # type: ignore[assignment]
         kinds = list(getattr(self.config, "layer_types", None) or [])
         if _RECURRENT & set(kinds):
             raise ModelError(
@@ -78,12 +78,13 @@ class Runner:
             **extra,
         )
         column = torch.tensor([kept.index(position) for position in last], device=self.device)
-        return output.logits[torch.arange(len(rows), device=self.device), column].float()
+        logits: Tensor = output.logits[torch.arange(len(rows), device=self.device), column]
+        return logits.float()
 
     def _masks(self, positions: Tensor, view: int) -> Tensor | dict[str, Tensor]:
         additive = self.model.dtype if self._additive else None
         full = attention_mask(positions, view, additive=additive)
-        if self._window is None or "sliding_attention" not in self._kinds and self._kinds:
+        if self._window is None or ("sliding_attention" not in self._kinds and self._kinds):
             return full
         sliding = attention_mask(positions, view, window=int(self._window), additive=additive)
         if len(self._kinds) <= 1:

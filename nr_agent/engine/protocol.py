@@ -238,7 +238,7 @@ class Engine(Protocol):
         ref: SequenceRef,
         *,
         stop: StopSpec,
-        sampling: Sampling = Sampling(),  # noqa: B008 - immutable
+        sampling: Sampling = Sampling(),
         force: Sequence[int] = (),
         flush: bool = False,
         readings: bool = True,

@@ -15,7 +15,7 @@ from nr_agent.engine import sampler
 from nr_agent.engine.forward import Runner
 from nr_agent.engine.protocol import EndReason, ExtendRequest, Readings, Segment, Tap
 from nr_agent.engine.sequences import Sequences, SequenceState
-from nr_agent.episode import runs
+from nr_agent.episode import Run
 from nr_agent.errors import EngineError, NRAgentError
 
 TAIL = 16
@@ -121,7 +121,7 @@ class Scheduler:
                 self._admit()
                 try:
                     self._tick()
-                except BaseException as error:  # noqa: BLE001 - every caller gets it, the thread lives on
+                except BaseException as error:
                     self._fail(error)
 
     def _admit(self) -> None:
@@ -219,7 +219,7 @@ class Scheduler:
             ref=request.ref.model_copy(update={"length": len(state.ids)}),
             start=job.start,
             ids=ids,
-            provenance=runs(["inserted"] * len(request.force) + ["model"] * job.sampled),
+            provenance=_runs(len(request.force), job.sampled),
             logprobs=job.logprobs,
             entropies=job.entropies,
             end=job.end or "forced",
@@ -262,3 +262,8 @@ class Scheduler:
             failure.__cause__ = error if failure is not error else None
             with contextlib.suppress(InvalidStateError):
                 job.future.set_exception(failure)
+
+
+def _runs(forced: int, sampled: int) -> list[Run]:
+    runs: list[Run] = [("inserted", forced), ("model", sampled)]
+    return [run for run in runs if run[1]]

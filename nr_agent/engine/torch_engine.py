@@ -21,6 +21,7 @@ from nr_agent.engine.protocol import (
     Tap,
     TapLayout,
     TapPlan,
+    TextCodec,
 )
 from nr_agent.engine.scheduler import Scheduler
 from nr_agent.engine.sequences import Sequences, SequenceState
@@ -79,7 +80,7 @@ class TorchEngine:
         self.capabilities = Capabilities(
             taps="channels", fork="copy", rollback="exact", batching=True, context=min(context or own, own)
         )
-        self.codec = TokenizerCodec(tokenizer, _end_ids(model, tokenizer))
+        self.codec: TextCodec = TokenizerCodec(tokenizer, _end_ids(model, tokenizer))
         self._sequences = Sequences(limits.slots)
         self._tap: Tap | None = None
         self._scheduler = Scheduler(
@@ -228,5 +229,3 @@ def _end_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
     configured = getattr(model.generation_config, "eos_token_id", None)
     ids = configured if isinstance(configured, list) else [configured]
     return frozenset(token for token in (*ids, tokenizer.eos_token_id) if token is not None)
-
-

@@ -1,0 +1,1 @@
+"""Arms on the same problems, metrics, and reports."""

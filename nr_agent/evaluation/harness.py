@@ -84,7 +84,10 @@ def run_arms(
             rows += cell
             with (out / "rows.jsonl").open("a") as file:
                 file.writelines(json.dumps(asdict(row)) + "\n" for row in cell)
-            log(f"{task:18} {arm:12} right {_mean(r.right for r in cell):.1%}  tokens {_mean(r.tokens for r in cell):.0f}")
+            log(
+                f"{task:18} {arm:12} right {_mean(row.right for row in cell):.1%}  "
+                f"tokens {_mean(row.tokens for row in cell):.0f}"
+            )
     chosen = [row for row in rows if row.arm in arms and row.task in tasks]
     results = {
         "schema_version": 1,

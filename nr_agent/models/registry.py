@@ -81,13 +81,13 @@ def load_engine(model: str = "nano", *, dtype: str | None = None, device: str | 
     wanted: Any = dtype or ("float32" if device == "cpu" else "auto")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        loaded = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=wanted, local_files_only=True, use_safetensors=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"the checkpoint in {folder} cannot be loaded: {reason}", hint="check the folder") from error
-    loaded = loaded.to(device)
+    loaded.to(device)
     return TorchEngine(loaded, tokenizer, name=folder.name, fingerprint=fingerprint(loaded))
 
 

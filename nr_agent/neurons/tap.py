@@ -91,10 +91,10 @@ class NeuronTap:
 
 @torch.no_grad()
 def self_check(model: Any, sites: Sequence[Site], *, tolerance: float = 2e-2) -> None:
-    """Prove that a site's input is what its channels are: a bump of an input column moves the output by the
-    weight's column, and the logits with it.
+    """Prove that a site's input is what its channels are.
 
-    A replaced kernel, a fused module or a dead layer fails this.
+    A bump of an input column must move the output by the weight's column, and the logits with it. A replaced
+    kernel, a fused module or a dead layer fails this.
 
     Args:
         model: the model that the sites are of.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -69,7 +68,10 @@ def build_model(size: str, tokenizer: Any) -> PreTrainedModel:
     shape = SIZES[size]
     return Qwen3ForCausalLM(
         Qwen3Config(
-            **shape,
+            hidden_size=shape["hidden_size"],
+            num_hidden_layers=shape["num_hidden_layers"],
+            num_attention_heads=shape["num_attention_heads"],
+            intermediate_size=shape["intermediate_size"],
             num_key_value_heads=shape["num_attention_heads"] // 2,
             head_dim=shape["hidden_size"] // shape["num_attention_heads"],
             vocab_size=len(tokenizer),
@@ -143,12 +145,14 @@ def pretrain(out: Path, settings: PretrainSettings, *, log: Callable[[str], None
             bare = accelerator.unwrap_model(model)
             _save(state_file, bare, optimizers, step + 1, seen + fresh)
             save_model(bare, tokenizer, out / "model")
-    return accelerator.unwrap_model(model)
+    trained: PreTrainedModel = accelerator.unwrap_model(model)
+    return trained
 
 
 def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
     """Write a checkpoint as it ships: bfloat16 safetensors, the tokenizer and its template."""
-    copied = type(model)(model.config).to(torch.bfloat16)
+    copied: Any = type(model)(model.config)
+    copied.to(torch.bfloat16)
     copied.load_state_dict(model.state_dict())
     copied.generation_config.update(do_sample=True, temperature=0.6, top_p=0.95)
     copied.save_pretrained(folder)
@@ -192,4 +196,4 @@ def _save(path: Path, model: PreTrainedModel, optimizers: list[Any], step: int, 
     }
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
-    os.replace(partial, path)
+    partial.replace(path)

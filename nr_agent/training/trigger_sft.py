@@ -110,7 +110,8 @@ def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> lis
     needless `<|recheck|>`, answered by a confirmation. Only the remedy counts in the loss.
     """
     rng = random.Random(seed)
-    failing, sound = [], []
+    failing: list[Example] = []
+    sound: list[Example] = []
     for traced in traces:
         if held_out(traced.problem.text):
             continue
@@ -148,8 +149,10 @@ def _draw(
         example: Example | None
         if point < settings.clean or not own:
             problem = draw(family, rng.choice(TRAINING_SEEDS))
-            example = None if held_out(problem.text) else encode_trace(
-                tokenizer, problem.text, teach(family, problem.text, rng)
+            example = (
+                None
+                if held_out(problem.text)
+                else encode_trace(tokenizer, problem.text, teach(family, problem.text, rng))
             )
         elif point < settings.clean + settings.planted:
             example = planted_example(tokenizer, family, rng)
@@ -197,7 +200,8 @@ def _another_way(traced: Traced, number: int, rng: random.Random) -> str | None:
     """An attempt at a countdown problem that was not made before; the solution, more often than not."""
     numbers, target = parse_countdown(traced.problem.text)
     before = "".join(step.text for step in traced.steps[: number + 1])
-    fresh, solving = [], []
+    fresh: list[tuple[str, int]] = []
+    solving: list[tuple[str, int]] = []
     for attempt in countdown_attempts(numbers):
         (a, op, b), (x, op2, y) = attempt.first, attempt.second
         written = f"{a}{op}{b}={apply(a, op, b)}, {x}{op2}{y}={attempt.result}"
@@ -209,4 +213,3 @@ def _another_way(traced: Traced, number: int, rng: random.Random) -> str | None:
     written, result = rng.choice(pool)
     verdict = f"That is {target}." if result == target else f"Not {target}."
     return f"{OTHER_WAY} Try {written}. {verdict}"
-

@@ -1,3 +1,4 @@
+import itertools
 import json
 import threading
 
@@ -17,7 +18,7 @@ PROVENANCES = st.lists(st.sampled_from(["prompt", "model", "inserted", "template
 def test_run_length_coding_loses_nothing(provenances):
     coded = runs(provenances)
     assert [kind for kind, length in coded for _ in range(length)] == provenances
-    assert all(a[0] != b[0] for a, b in zip(coded, coded[1:], strict=False))
+    assert all(a[0] != b[0] for a, b in itertools.pairwise(coded))
 
 
 def step(index, provenance, kind="think", discarded=False):

@@ -1,3 +1,4 @@
+import itertools
 import random
 
 import pytest
@@ -32,7 +33,7 @@ def test_a_planted_slip_is_masked_and_noticed_at_once(family):
     for seed in range(60):
         problem = draw(family, seed)
         steps = teach(family, problem.text, random.Random(seed), Habits(slip=0.3)).steps
-        for step, following in zip(steps, steps[1:], strict=False):
+        for step, following in itertools.pairwise(steps):
             if any(not span.trained for span in step):
                 planted += 1
                 assert "not what I had" in following[0].text
@@ -50,8 +51,12 @@ def test_verification_does_not_depend_on_need(family):
     assert passes == {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize(("a", "op", "b"), [(859, "+", 467), (-41, "+", 7), (412, "-", 961), (-5, "-", 8), (34, "*", 27), (990, "/", 55), (-220, "/", -11), (7, "*", 3), (0, "-", 0), (100, "*", 40)])  # fmt: skip
-def test_every_column_of_a_calculation_holds(a, op, b):
+@pytest.mark.parametrize(
+    "text", ["859 + 467", "-41 + 7", "412 - 961", "-5 - 8", "34 * 27", "990 / 55", "-220 / -11", "7 * 3", "100 * 40"]
+)
+def test_every_column_of_a_calculation_holds(text):
+    left, op, right = text.split()
+    a, b = int(left), int(right)
     columns = work_out(a, op, b)
     assert slip(columns) is None, columns
     assert apply(a, op, b) is not None

@@ -45,11 +45,11 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path):
     settings = PretrainSettings(size="tiny", steps=6, rows=1, row_tokens=640, save_every=3)
     whole = pretrain(tmp_path / "whole", settings, log=lambda _: None)
 
-    class Interrupted(Exception):
+    class InterruptedRunError(Exception):
         pass
 
     def interrupt(line: str) -> None:
-        raise Interrupted
+        raise InterruptedRunError
 
     # The first checkpoint is written after step 3; the run is cut right behind it.
     import nr_agent.training.pretrain as module
@@ -57,7 +57,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path):
     save = module.save_model
     try:
         module.save_model = lambda *args: (save(*args), interrupt(""))
-        with pytest.raises(Interrupted):
+        with pytest.raises(InterruptedRunError):
             pretrain(tmp_path / "cut", settings, log=lambda _: None)
     finally:
         module.save_model = save

@@ -39,7 +39,7 @@ def near_miss(value: int, rng: random.Random) -> int:
     """A wrong value as a slip makes it: one digit off by a little, or a place off."""
     places = len(str(abs(value)))
     while True:
-        off = rng.choice((1, 1, 1, 2, 3)) * 10 ** rng.randrange(places) * rng.choice((-1, 1))
+        off = rng.choice((1, 1, 1, 2, 3)) * int(10 ** rng.randrange(places)) * rng.choice((-1, 1))
         if value + off != value:
             return value + off
 
