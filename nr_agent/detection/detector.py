@@ -20,7 +20,7 @@ from nr_agent.detection.evidence import classify_pattern, name_channels
 from nr_agent.detection.features import FeatureFamily, StepSignal, feature_names, step_features, tail
 from nr_agent.detection.protocol import Look
 from nr_agent.detection.spectrum import WINDOW
-from nr_agent.engine.protocol import Segment
+from nr_agent.engine.protocol import Segment, TapPlan
 from nr_agent.episode import ReadingSummary
 from nr_agent.errors import DetectorError, DetectorMismatchError
 from nr_agent.events import Evidence, FailureEvent, Level
@@ -100,7 +100,7 @@ class NeuronDetector:
         self.id = manifest.id
         self.fingerprint = manifest.fingerprint
         self.channels = manifest.mon.channels()
-        self.plan = ChannelPlan(self.channels)
+        self.plan: TapPlan = ChannelPlan(self.channels)
         self.mean = mean
         self.scale = scale
         self.push = push

@@ -1,0 +1,104 @@
+"""`nr-agent eval`: arms on the same problems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+ARMS = {"vanilla": "the bare model", "nr_agent": "watched and controlled, by the default policies"}
+
+
+def evaluate(
+    out: Annotated[Path, typer.Option(help="Folder for results.json and rows.jsonl.")],
+    model: Annotated[str, typer.Option(help="Name of a model, or its folder.")] = "nano",
+    arms: Annotated[str, typer.Option(help=f"Separated by commas: {', '.join(ARMS)}.")] = ",".join(ARMS),
+    tasks: Annotated[str | None, typer.Option(help="Families, separated by commas; all by default.")] = None,
+    n: Annotated[int, typer.Option(min=1, help="Problems a family.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of the first problem.")] = 1_500_000,
+    policies: Annotated[str, typer.Option(help="A pack's name, or a file.")] = "default",
+    detector: Annotated[Path | None, typer.Option(help="Folder of a detector; the model's own by default.")] = None,
+    temperature: Annotated[float, typer.Option(min=0, help="Of sampling.")] = 0.6,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of thinking.")] = 1024,
+) -> None:
+    """Run arms on the same problems; accuracies, tokens, paired differences with 95% intervals.
+
+    What a folder already holds for the same problems is not run again.
+    """
+    from nr_agent.engine.protocol import Sampling  # noqa: PLC0415 - imported when needed
+    from nr_agent.errors import TaskError  # noqa: PLC0415 - imported when needed
+    from nr_agent.evaluation.harness import run_arms  # noqa: PLC0415 - imported when needed
+    from nr_agent.graphs import Budget, create_reasoner  # noqa: PLC0415 - imports LangGraph
+    from nr_agent.models.registry import load_detector, load_engine  # noqa: PLC0415 - imports torch
+    from nr_agent.tasks import family_names  # noqa: PLC0415 - imported when needed
+
+    chosen = [arm.strip() for arm in arms.split(",")]
+    unknown = [arm for arm in chosen if arm not in ARMS]
+    if unknown:
+        raise TaskError(f"there is no arm {unknown[0]!r}", hint=f"choose from: {', '.join(ARMS)}")
+    families = family_names(tasks)
+    engine = load_engine(model)
+    common: dict[str, Any] = {"budget": Budget(max_tokens=max_tokens), "sampling": Sampling(temperature=temperature)}
+
+    def arm(name: str) -> Any:
+        if name == "vanilla":
+            return create_reasoner(engine, detector=None, control=False, **common)
+        return create_reasoner(
+            engine, detector=load_detector(model, engine, folder=detector), policies=policies, **common
+        )
+
+    results = run_arms(
+        {name: _solver(lambda name=name: arm(name)) for name in chosen},  # type: ignore[misc]
+        families,
+        n=n,
+        seed=seed,
+        out=out,
+        about={
+            "model": engine.name,
+            "fingerprint": engine.fingerprint,
+            "policies": policies,
+            "temperature": temperature,
+        },
+        log=lambda line: typer.echo(line, err=True),
+    )
+    for name, summary in results["arms"].items():
+        low, high = summary["accuracy_95"]
+        line = f"{name:10} right {summary['accuracy']:.1%} [{low:.1%}, {high:.1%}]  tokens {summary['tokens']:.0f}"
+        against = summary.get("against_vanilla")
+        if against:
+            low, high = against["accuracy_difference_95"]
+            line += (
+                f"  against vanilla {against['accuracy_difference']:+.1%} [{low:+.1%}, {high:+.1%}], "
+                f"p {against['mcnemar_p']:.2g}, {against['token_ratio']:.0%} of the tokens"
+            )
+        typer.echo(line)
+
+
+def _solver(make: Callable[[], Any]) -> Any:
+    """An arm of the harness: the graph is made when it is first used, and runs many problems at once."""
+
+    def solve(problems: Sequence[tuple[Any, int]], _: Callable[[int], None]) -> list[Mapping[str, Any]]:
+        reasoner = make()
+        results = reasoner.batch(
+            [{"messages": [{"role": "user", "content": problem.text}]} for problem, _ in problems],
+            [
+                {
+                    "max_concurrency": 32,
+                    "configurable": {
+                        "nr_agent": {
+                            "seed": seed,
+                            "reference": problem.reference,
+                            "task": problem.task,
+                            "problem_seed": problem.seed,
+                            "domain": problem.domain,
+                        }
+                    },
+                }
+                for problem, seed in problems
+            ],
+        )
+        return [result["reasoning"] for result in results]
+
+    return solve
