@@ -1,0 +1,5 @@
+"""`python -m benchmarks`: all of them, one after another."""
+
+from benchmarks import engine
+
+engine.main()
