@@ -1,0 +1,39 @@
+"""`nr-agent models`: the models that have a name, and how the embedded one is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="The models that have a name.")
+
+
+@app.command("ls")
+def ls() -> None:
+    """List the models that can be named, and whether they have a detector."""
+    from nr_agent.models.registry import DETECTOR_FOLDER, available  # noqa: PLC0415 - keeps --help quick
+
+    for info in available():
+        detector = "with a detector" if (info.folder / DETECTOR_FOLDER / "detector.json").is_file() else "no detector"
+        typer.echo(f"{info.name:10} {info.about}, {detector}")
+
+
+@app.command("train")
+def train(
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints and the finished model; a run goes on in it.")],
+    size: Annotated[str, typer.Argument(help="nano, mini, or tiny for a trial.")] = "nano",
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of pre-training.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of weights and data.")] = 0,
+) -> None:
+    """Train an embedded model from nothing: pre-training, trigger SFT, detector, figures. Takes hours."""
+    from nr_agent.errors import ConfigurationError  # noqa: PLC0415 - kept beside the others
+    from nr_agent.training.build import BuildSettings, build  # noqa: PLC0415 - imports torch
+    from nr_agent.training.pretrain import SIZES, PretrainSettings  # noqa: PLC0415 - imports torch
+
+    if size not in SIZES:
+        raise ConfigurationError(f"there is no size {size!r}", hint=f"choose from: {', '.join(SIZES)}")
+    pretrain = PretrainSettings(size=size, seed=seed, steps=steps or PretrainSettings().steps)
+    folder = build(out, BuildSettings(pretrain=pretrain), log=lambda line: typer.echo(line, err=True))
+    typer.echo(str(folder))

@@ -1,0 +1,201 @@
+"""`nr-agent solve`: watch a model think."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nr_agent.cli._output import failure_line, intervention_line, sanitise
+from nr_agent.errors import ConfigurationError, DetectorError, ProblemError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_MARKS = {"inserted": "\u25b8", "failure": "\u26a0", "intervention": "\u21b3", "answer": "\u2713"}
+
+
+def solve(
+    problem: Annotated[str | None, typer.Argument(help="The problem; - reads it from standard input.")] = None,
+    model: Annotated[str | None, typer.Option(help="Name of a model, or its folder.")] = None,
+    policies: Annotated[str, typer.Option(help="A pack's name, or a file.")] = "default",
+    detector: Annotated[Path | None, typer.Option(help="Folder of a detector; the model's own by default.")] = None,
+    control: Annotated[bool, typer.Option(help="Act on what is seen; without, nothing is watched.")] = True,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    temperature: Annotated[float, typer.Option(min=0, help="Of the sampling; 0 is greedy.")] = 0.6,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of thinking.")] = 1024,
+    store: Annotated[str | None, typer.Option(help="Path or URL of the episode store.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on standard output, and nothing else.")
+    ] = False,
+    demo: Annotated[bool, typer.Option(help="Solve the demo problems.")] = False,
+) -> None:
+    """Solve a problem and show the thinking as it happens, with what was seen and done."""
+    from nr_agent.cli.demo import DEMOS, Demo  # noqa: PLC0415 - beside its use
+    from nr_agent.settings import Settings  # noqa: PLC0415 - keeps --help quick
+
+    if demo == (problem is not None):
+        raise ConfigurationError("give a problem, or --demo", hint='nr-agent solve "What is 12 + 35?"')
+    asked = list(DEMOS) if demo else [Demo(_read(problem or ""), seed)]
+    settings = Settings()
+    reasoner, close = _make(
+        model or settings.model,
+        policies,
+        detector,
+        control,
+        temperature,
+        max_tokens,
+        store or settings.store_url,
+    )
+    try:
+        reports = [_solve(reasoner, one, as_json) for one in asked]
+    finally:
+        close()
+    if demo and not as_json:
+        events = sum(len(report["events"]) for report in reports)
+        done = sum(len(report["interventions"]) for report in reports)
+        typer.echo(f"\n{len(reports)} problems answered, {events} failure events, {done} interventions.")
+
+
+def _read(problem: str) -> str:
+    text = sys.stdin.read() if problem == "-" else problem
+    if not text.strip():
+        raise ProblemError("the problem is empty", hint='write it in quotes: nr-agent solve "What is 12 + 35?"')
+    return text
+
+
+def _make(
+    model: str,
+    policies: str,
+    detector: Path | None,
+    control: bool,
+    temperature: float,
+    max_tokens: int,
+    store: str,
+) -> tuple[Any, Any]:
+    """The reasoner, and what closes its parts. Cheap checks come first: nothing is loaded in vain."""
+    from nr_agent.models.registry import DETECTOR_FOLDER, find_model  # noqa: PLC0415 - keeps --help quick
+    from nr_agent.policies import load_policies  # noqa: PLC0415 - keeps --help quick
+    from nr_agent.store import EpisodeStore  # noqa: PLC0415 - imports SQLAlchemy
+
+    folder = find_model(model)
+    if control and detector is None and not (folder / DETECTOR_FOLDER / "detector.json").is_file():
+        raise DetectorError(
+            f"the model {model} has no detector",
+            hint=f"run it without: --no-control; or fit one: nr-agent fit --model {model} --out DIR",
+        )
+    pack = load_policies(policies)
+    episodes = EpisodeStore(store)
+
+    from nr_agent.engine.protocol import Sampling  # noqa: PLC0415 - imported when all is well
+    from nr_agent.graphs import Budget, create_reasoner  # noqa: PLC0415 - imports LangGraph
+    from nr_agent.models.registry import load_detector, load_engine  # noqa: PLC0415 - imports torch
+
+    engine = load_engine(model)
+    reasoner = create_reasoner(
+        engine,
+        detector=load_detector(model, engine, folder=detector) if control else None,
+        policies=pack,
+        store=episodes,
+        budget=Budget(max_tokens=max_tokens),
+        sampling=Sampling(temperature=temperature),
+        control=control,
+    )
+
+    def close() -> None:
+        engine.shutdown()
+        episodes.close()
+
+    return reasoner, close
+
+
+def _solve(reasoner: Any, asked: Any, as_json: bool) -> dict[str, Any]:
+    from rich.console import Console  # noqa: PLC0415 - keeps --help quick
+
+    screen = Screen(Console(highlight=False, soft_wrap=True), quiet=as_json)
+    config = {"configurable": {"nr_agent": {"seed": asked.seed}}}
+    given = {"messages": [{"role": "user", "content": asked.problem}]}
+    for part in reasoner.stream(given, config, stream_mode="custom", version="v2"):
+        screen.show(part["data"])
+    if as_json:
+        typer.echo(json.dumps(screen.as_json(asked), ensure_ascii=False))
+    return screen.report
+
+
+class Screen:
+    """Shows the events of one episode as they come, and keeps them.
+
+    Args:
+        console: where to.
+        quiet: show nothing.
+    """
+
+    def __init__(self, console: Console, *, quiet: bool) -> None:
+        self.console = console
+        self.quiet = quiet
+        self.steps: list[dict[str, Any]] = []
+        self.opened: dict[str, Any] = {}
+        self.report: dict[str, Any] = {}
+
+    def show(self, event: dict[str, Any]) -> None:
+        """Show one event of the stream."""
+        kind = event["type"]
+        if kind == "nr.open":
+            self.opened = event
+            self._write(f"\nproblem  {sanitise(event['problem'])}", "bold")
+            self._write(f"episode  {event['episode_id']}  ({event['model']}, {event['prompt_tokens']} tokens)\n", "dim")
+        elif kind == "nr.step":
+            self.steps.append(event)
+            self._step(event)
+        elif kind == "nr.failure":
+            self._write(f"     {_MARKS['failure']} {failure_line(event['event'])}", "yellow")
+        elif kind == "nr.intervention":
+            line = intervention_line(event["intervention"], event["text"])
+            self._write(f"     {_MARKS['intervention']} {line}", "cyan")
+        elif kind == "nr.stop":
+            self.report = event["report"]
+            self._end(event)
+
+    def as_json(self, asked: Any) -> dict[str, Any]:
+        """The whole episode for a machine."""
+        return {
+            "schema_version": 1,
+            "problem": asked.problem,
+            "model": self.opened["model"],
+            "seed": asked.seed,
+            **self.report,
+            "steps": [{key: value for key, value in step.items() if key != "type"} for step in self.steps],
+        }
+
+    def _step(self, event: dict[str, Any]) -> None:
+        from rich.text import Text  # noqa: PLC0415 - keeps --help quick
+
+        if self.quiet:
+            return
+        branch = "" if event["branch"] == "main" else f"[{event['branch']}] "
+        line = Text(f"{event['index']:3}  {branch}", style="dim")
+        for number, part in enumerate(event["parts"]):
+            text = sanitise(part["text"])
+            # Blank lines end steps: the end of a line shows them as well.
+            text = text.rstrip("\n") if number == len(event["parts"]) - 1 else text
+            inserted = part["provenance"] != "model"
+            shown = f"{_MARKS['inserted']}{text}" if inserted and text.strip() else text
+            line.append(shown.replace("\n", "\n     "), style="cyan" if inserted else "")
+        self.console.print(line)
+
+    def _end(self, event: dict[str, Any]) -> None:
+        report, usage = event["report"], event["report"]["usage"]
+        answer = "no answer" if report["answer"] is None else sanitise(report["answer"])
+        self._write(f"\n{_MARKS['answer']} answer   {answer}", "bold green")
+        self._write(
+            f"  ended by {event['reason'].replace('_', ' ')}; {usage['output']} tokens: {usage['thinking']} thought, "
+            f"{usage['answer']} answered, {usage['inserted']} inserted, {usage['discarded']} discarded"
+        )
+        self._write(f"  nr-agent episodes show {event['episode_id']}", "dim")
+
+    def _write(self, text: str, style: str = "") -> None:
+        if not self.quiet:
+            self.console.print(text, style=style, markup=False)
