@@ -1,0 +1,6 @@
+"""The episode store: nothing that happened is lost."""
+
+from nr_agent.store.filters import EpisodeFilter, EpisodeSummary
+from nr_agent.store.store import EpisodeStore
+
+__all__ = ["EpisodeFilter", "EpisodeStore", "EpisodeSummary"]

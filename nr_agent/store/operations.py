@@ -1,0 +1,156 @@
+"""What can be written to a store: small operations, each of which may be applied twice without harm."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Table, case, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import Insert
+
+from nr_agent.episode import Episode, measure_usage
+from nr_agent.errors import NotFoundError
+from nr_agent.store.records import episode_of, episode_row, event_of, intervention_of, payload, step_of
+from nr_agent.store.schema import EpisodeRow, FailureEventRow, InterventionRow, StepRow
+
+Kind = Literal["begin", "step", "event", "intervention", "discard", "finish"]
+
+EPISODES: Table = EpisodeRow.__table__  # type: ignore[assignment] # declared as the wider FromClause
+STEPS: Table = StepRow.__table__  # type: ignore[assignment]
+EVENTS: Table = FailureEventRow.__table__  # type: ignore[assignment]
+INTERVENTIONS: Table = InterventionRow.__table__  # type: ignore[assignment]
+
+ENDED = ("completed", "failed", "interrupted", "abandoned")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One thing to write.
+
+    Attributes:
+        kind: what.
+        episode_id: in which episode.
+        values: strict JSON values.
+        ordinal: increases with every operation of a process; keeps events and interventions in order.
+    """
+
+    kind: Kind
+    episode_id: str
+    values: dict[str, Any] = field(default_factory=dict)
+    ordinal: int = 0
+
+    def to_json(self) -> str:
+        """On one line."""
+        return json.dumps(asdict(self), ensure_ascii=True, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> Operation:
+        """Read from a line.
+
+        Raises:
+            ValueError: the line is no operation.
+        """
+        values = json.loads(line)
+        if not isinstance(values, dict) or set(values) != {"kind", "episode_id", "values", "ordinal"}:
+            raise ValueError("no operation")
+        return cls(**values)
+
+
+def apply(connection: Connection, operation: Operation) -> None:
+    """Write an operation.
+
+    Raises:
+        NotFoundError: the episode that it finishes is not there.
+        sqlalchemy.exc.SQLAlchemyError: the database refused.
+    """
+    values, key = operation.values, {"episode_id": operation.episode_id}
+    if operation.kind == "begin":
+        head = {**episode_row(values), "owner": values["owner"], "heartbeat_at": _moment(values["heartbeat_at"])}
+        _upsert(connection, EPISODES, head, keep=("created_at",))
+    elif operation.kind == "step":
+        _upsert(connection, STEPS, key | values)
+    elif operation.kind == "event":
+        _upsert(connection, EVENTS, key | values | {"ordinal": operation.ordinal}, keep=("ordinal",))
+    elif operation.kind == "intervention":
+        _upsert(connection, INTERVENTIONS, key | values | {"ordinal": operation.ordinal}, keep=("ordinal",))
+    elif operation.kind == "discard":
+        chosen = (STEPS.c.episode_id == operation.episode_id) & STEPS.c["index"].in_(values["steps"])
+        connection.execute(update(STEPS).where(chosen).values(discarded=True))
+    else:
+        _finish(connection, operation)
+
+
+def touch(connection: Connection, episodes: Iterable[str], *, owner: str, now: datetime) -> None:
+    """Say that this process is at these episodes. One that was waiting, or given up for lost, runs again."""
+    running = case((EPISODES.c.status.in_(("waiting", "abandoned")), "running"), else_=EPISODES.c.status)
+    ended = case((EPISODES.c.status.in_(("waiting", "abandoned")), None), else_=EPISODES.c.ended_at)
+    for episode_id in episodes:
+        connection.execute(
+            update(EPISODES)
+            .where(EPISODES.c.id == episode_id)
+            .values(status=running, ended_at=ended, heartbeat_at=now, owner=owner)
+        )
+
+
+def overlay(episode: Episode | None, operation: Operation) -> Episode | None:
+    """The episode as it would be once the operation is written."""
+    values = operation.values
+    if operation.kind == "begin":
+        parts = (episode.steps, episode.events, episode.interventions) if episode else ([], [], [])
+        return episode_of(episode_row(values), *parts)
+    if episode is None:
+        return None
+    change: dict[str, Any]
+    if operation.kind == "step":
+        steps = {step.index: step for step in episode.steps} | {values["index"]: step_of(values)}
+        change = {"steps": [steps[index] for index in sorted(steps)]}
+    elif operation.kind == "event":
+        events = {event.id: event for event in episode.events} | {values["id"]: event_of(values)}
+        change = {"events": list(events.values())}
+    elif operation.kind == "intervention":
+        known = {one.id: one for one in episode.interventions} | {values["id"]: intervention_of(values)}
+        change = {"interventions": list(known.values())}
+    elif operation.kind == "discard":
+        given_up = set(values["steps"])
+        steps_now = [
+            step.model_copy(update={"discarded": True}) if step.index in given_up else step for step in episode.steps
+        ]
+        change = {"steps": steps_now}
+    else:
+        usage = values["usage"] or measure_usage(episode.steps).model_dump()
+        change = {**values, "usage": type(episode.usage)(**usage), "ended_at": _moment(values["ended_at"])}
+    return episode.model_copy(update=change)
+
+
+def _finish(connection: Connection, operation: Operation) -> None:
+    values = dict(operation.values)
+    usage = values.pop("usage")
+    if usage is None:
+        rows = connection.execute(select(STEPS).where(STEPS.c.episode_id == operation.episode_id)).mappings()
+        usage = payload(measure_usage(step_of(row) for row in rows))
+    values |= {f"usage_{name}": number for name, number in usage.items()}
+    values["ended_at"] = _moment(values["ended_at"])
+    values["heartbeat_at"] = datetime.now(UTC)
+    found = connection.execute(update(EPISODES).where(EPISODES.c.id == operation.episode_id).values(values))
+    if found.rowcount == 0:
+        raise NotFoundError(f"there is no episode {operation.episode_id} to finish", hint="begin it first")
+
+
+def _upsert(connection: Connection, table: Table, values: dict[str, Any], keep: tuple[str, ...] = ()) -> None:
+    """Insert a row, or bring the one with this key up to date, except for the columns to keep."""
+    insert: Insert
+    if connection.dialect.name == "postgresql":
+        insert = postgresql.insert(table).values(values)
+    else:
+        insert = sqlite.insert(table).values(values)
+    key = {column.name for column in table.primary_key}
+    changed = {name: insert.excluded[name] for name in values if name not in key and name not in keep}
+    connection.execute(insert.on_conflict_do_update(index_elements=sorted(key), set_=changed))
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

@@ -1,0 +1,332 @@
+"""The episode store: begin, add, finish; get, find."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+import weakref
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from nr_agent.episode import Episode, EpisodeStatus, Intervention, Step, StopReason, Usage
+from nr_agent.errors import NotFoundError, StoreError
+from nr_agent.events import FailureEvent
+from nr_agent.settings import load_settings
+from nr_agent.store import operations
+from nr_agent.store.cleaning import clean_json, clean_text
+from nr_agent.store.database import Database, is_transient
+from nr_agent.store.filters import EpisodeFilter, EpisodeSummary, select_summaries, summary_of
+from nr_agent.store.operations import ENDED, EPISODES, Kind, Operation
+from nr_agent.store.owner import is_alive, this_process
+from nr_agent.store.reading import load_episode, not_found, reading, resolve
+from nr_agent.store.records import hash_problem, payload
+from nr_agent.store.spool import Spool
+from nr_agent.store.upgrades import prepare
+from nr_agent.store.writer import OnError, Writer
+
+_PAGE = 200
+_LOST = timedelta(minutes=15)  # without a sign of life from a process that cannot be looked at
+_HEARTBEAT = 60.0
+
+
+class EpisodeStore:
+    """Keeps episodes in SQLite or PostgreSQL. All methods may be called from any thread.
+
+    Everything is idempotent: what is written twice is there once. `begin` and `finish` return after the commit;
+    `add` and `discard` return at once, and are written in order by one thread.
+
+    When the database fails in the middle of an episode, what it will not take is kept in a file beside it and
+    written the next time the store is opened, so that thinking goes on; `get` shows it all the same.
+
+    Args:
+        url: a path or an SQLAlchemy URL; by default the one of the settings.
+        on_error: `spool` as described, or `raise` a StoreError to the next caller.
+        create: make the database if there is none.
+        busy_timeout: seconds to wait for another process that writes.
+        capacity: records that may wait to be written; `add` waits for room.
+
+    Raises:
+        StoreError: the store cannot be opened for writing.
+        SchemaVersionError: it was written by a newer library.
+
+    Example:
+        >>> from nr_agent.episode import Episode, Problem
+        >>> with EpisodeStore.in_memory() as store:
+        ...     store.begin(Episode(id="e1", problem=Problem(text="2+2?")))
+        ...     store.finish("e1", status="completed", answer="4", correct=True)
+        ...     store.get("e1").answer
+        '4'
+    """
+
+    def __init__(
+        self,
+        url: str | Path | None = None,
+        *,
+        on_error: OnError = "spool",
+        create: bool = True,
+        busy_timeout: float = 30.0,
+        capacity: int = 2000,
+    ) -> None:
+        self._options = {"on_error": on_error, "busy_timeout": busy_timeout, "capacity": capacity}
+        self._location = load_settings().store_url if url is None else url
+        self._database = Database(self._location, busy_timeout=busy_timeout)
+        spool = self._make_spool()
+        self._database.make_place(create=create)
+        try:
+            prepare(self._database)
+            if spool is not None:
+                spool.replay(self._replay)
+            self._give_up_lost()
+        except (SQLAlchemyError, OSError) as error:
+            self._database.dispose()
+            raise self._database.unusable("opened", error) from error
+        except BaseException:
+            self._database.dispose()
+            raise
+        self._writer = Writer(self._database, spool=spool, on_error=on_error, capacity=capacity, heartbeat=_HEARTBEAT)
+        self._known: set[str] = set()
+        self._ordinals = itertools.count(time.time_ns() // 1000)
+        # Also runs at the interpreter's end, so nothing that was queued is lost when nobody calls close().
+        self._finalizer = weakref.finalize(self, _close_quietly, self._writer)
+
+    @classmethod
+    def in_memory(cls) -> Self:
+        """A store that is gone when it is closed. A forked child gets an empty one."""
+        return cls(":memory:")
+
+    @property
+    def location(self) -> str:
+        """Where it is: a path, or a URL without its password."""
+        return self._database.label
+
+    def begin(self, episode: Episode) -> None:
+        """Begin an episode, or write one down that is there as a whole. Returns after the commit.
+
+        Raises:
+            StoreError: (`on_error="raise"`) it could not be written.
+        """
+        now = datetime.now(UTC)
+        head = episode.model_copy(
+            update={
+                "created_at": episode.created_at or now,
+                "steps": [],
+                "events": [],
+                "interventions": [],
+            }
+        )
+        values = payload(head) | {"owner": this_process(), "heartbeat_at": now.isoformat()}
+        parts = [*episode.steps, *episode.events, *episode.interventions]
+        batch = [self._operation("begin", episode.id, values), *(self._addition(episode.id, part) for part in parts)]
+        self._known.add(episode.id)
+        self._writer.put(batch, wait=True)
+
+    def add(self, episode_id: str, *records: Step | FailureEvent | Intervention) -> None:
+        """Write steps, events and interventions down; one that is there is replaced. Returns at once.
+
+        Raises:
+            NotFoundError: the episode was never begun.
+            StoreError: (`on_error="raise"`) something before it could not be written.
+        """
+        self._check_known(episode_id)
+        self._writer.put([self._addition(episode_id, record) for record in records])
+
+    def discard(self, episode_id: str, steps: Iterable[int]) -> None:
+        """Mark steps as not part of the final sequence. Returns at once.
+
+        Raises:
+            NotFoundError: the episode was never begun.
+        """
+        self._check_known(episode_id)
+        if indices := sorted({int(step) for step in steps}):
+            self._writer.put([self._operation("discard", episode_id, {"steps": indices})])
+
+    def finish(
+        self,
+        episode_id: str,
+        *,
+        status: EpisodeStatus,
+        stop_reason: StopReason | None = None,
+        answer: str | None = None,
+        correct: bool | None = None,
+        usage: Usage | None = None,
+        error: str | None = None,
+    ) -> None:
+        """Close an episode, or (status `waiting`) lay it aside. Returns after the commit.
+
+        Args:
+            episode_id: the episode.
+            status: how it stands now.
+            stop_reason: why the thinking ended.
+            answer: that was given.
+            correct: whether it is right, where that is known.
+            usage: where the tokens went; counted from the steps by default.
+            error: what went wrong.
+
+        Raises:
+            NotFoundError: the episode was never begun.
+            StoreError: (`on_error="raise"`) it, or something before it, could not be written.
+        """
+        self._check_known(episode_id)
+        values = {
+            "status": status,
+            "stop_reason": stop_reason,
+            "answer": answer,
+            "correct": correct,
+            "usage": None if usage is None else payload(usage),
+            "error": error,
+            "ended_at": datetime.now(UTC).isoformat() if status in ENDED else None,
+        }
+        self._writer.put([self._operation("finish", episode_id, clean_json(values))], wait=True)
+
+    def get(self, episode_id: str) -> Episode:
+        """The whole episode, with everything that was added so far.
+
+        Args:
+            episode_id: its id, the beginning of it if no other begins so, or `last`.
+
+        Raises:
+            NotFoundError: there is none, or more than one.
+            StoreError: the database cannot be read.
+        """
+        self._writer.flush()
+        with reading(self._database) as connection:
+            exact = resolve(connection, episode_id, self._writer.episodes_aside)
+            episode = load_episode(connection, exact)
+        for operation in self._writer.aside(exact):
+            episode = operations.overlay(episode, operation)
+        if episode is None:
+            raise not_found(episode_id)
+        return episode
+
+    def steps(self, episode_id: str) -> list[Step]:
+        """The steps of an episode, in order.
+
+        Raises:
+            NotFoundError: there is no such episode.
+        """
+        return self.get(episode_id).steps
+
+    def find(self, wanted: EpisodeFilter | None = None) -> Iterator[EpisodeSummary]:
+        """The episodes that a filter lets through, newest first.
+
+        Raises:
+            StoreError: the database cannot be read.
+        """
+        self._writer.flush()
+        wanted = wanted or EpisodeFilter()
+        left, after = wanted.limit, None
+        while left is None or left > 0:
+            size = _PAGE if left is None else min(_PAGE, left)
+            with reading(self._database) as connection:
+                rows = connection.execute(select_summaries(wanted, after=after, size=size)).mappings().all()
+            yield from map(summary_of, rows)
+            if len(rows) < size:
+                return
+            after = (rows[-1]["created_at"], rows[-1]["id"])
+            left = None if left is None else left - size
+
+    def flush(self) -> None:
+        """Wait until everything that was added is committed.
+
+        Raises:
+            StoreError: (`on_error="raise"`) something could not be written.
+        """
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Write what is queued and close the database. Closing twice is no error.
+
+        Raises:
+            StoreError: something could not be written anywhere.
+        """
+        if self._finalizer.detach() is not None:
+            self._writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._database.in_memory:
+            raise StoreError("a store in memory cannot be sent to another process", hint="use a file")
+        return _reopen, (type(self), self._location, self._options)
+
+    def _operation(self, kind: Kind, episode_id: str, values: dict[str, Any]) -> Operation:
+        return Operation(kind, clean_text(episode_id), values, next(self._ordinals))
+
+    def _addition(self, episode_id: str, record: Step | FailureEvent | Intervention) -> Operation:
+        kind: Kind = "intervention"
+        if isinstance(record, Step):
+            kind = "step"
+        elif isinstance(record, FailureEvent):
+            kind = "event"
+        return self._operation(kind, episode_id, payload(record))
+
+    def _check_known(self, episode_id: str) -> None:
+        """An unknown episode is the caller's mistake, and is told to the caller rather than to the writer."""
+        if episode_id in self._known:
+            return
+        try:
+            with self._database.read() as connection:
+                found = connection.execute(select(EPISODES.c.id).where(EPISODES.c.id == episode_id)).first()
+        except SQLAlchemyError as error:
+            if not is_transient(error):
+                raise self._database.unusable("read", error) from error
+            return  # the writer knows what to do about it
+        if found is None:
+            raise not_found(episode_id)
+        self._known.add(episode_id)
+
+    def _make_spool(self) -> Spool | None:
+        if self._database.in_memory:
+            return None
+        path = self._database.path
+        if path is not None:
+            return Spool(path.with_name(f"{path.name}.spool.jsonl"))
+        name = hash_problem(self._database.url.set(password=None).render_as_string())[:16]
+        return Spool(load_settings().home.expanduser() / "spool" / f"{name}.jsonl")
+
+    def _replay(self, operation: Operation) -> None:
+        try:
+            with self._database.write() as connection:
+                operations.apply(connection, operation)
+        except (SQLAlchemyError, NotFoundError, KeyError, TypeError, OverflowError) as error:
+            if is_transient(error):
+                raise
+            raise ValueError(str(error).splitlines()[0]) from error
+
+    def _give_up_lost(self) -> None:
+        """Mark running episodes whose process is gone."""
+        now = datetime.now(UTC)
+        with self._database.write() as connection:
+            running = select(EPISODES.c.id, EPISODES.c.owner, EPISODES.c.heartbeat_at, EPISODES.c.created_at)
+            for row in connection.execute(running.where(EPISODES.c.status == "running")).all():
+                alive = is_alive(row.owner)
+                if alive is None:
+                    alive = now - (row.heartbeat_at or row.created_at) < _LOST
+                if not alive:
+                    change = update(EPISODES).where(EPISODES.c.id == row.id)
+                    last = row.heartbeat_at or row.created_at
+                    connection.execute(change.values(status="abandoned", ended_at=last))
+
+
+def _reopen(kind: type[EpisodeStore], location: str | Path, options: dict[str, Any]) -> EpisodeStore:
+    return kind(location, **options)
+
+
+def _close_quietly(writer: Writer) -> None:
+    try:
+        writer.close()
+    except StoreError as error:
+        sys.stderr.write(f"{error}\n")

@@ -1,0 +1,278 @@
+"""The one thread that writes: takes operations from a bounded queue and acknowledges them after the commit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+from nr_agent.errors import StoreError
+from nr_agent.store import operations
+from nr_agent.store.database import Database, is_transient, reason_of
+from nr_agent.store.operations import ENDED, Operation
+from nr_agent.store.owner import this_process
+from nr_agent.store.spool import Spool
+
+_log = logging.getLogger(__name__)
+
+OnError = Literal["spool", "raise"]
+
+_BATCH = 200
+_LINGER = 0.25  # seconds that operations may wait for company
+_IDLE = 1.0  # seconds without work after which the thread ends; the next operation starts another
+_ATTEMPTS = 2
+_PAUSE = 0.2  # seconds between two attempts
+
+
+class Writer:
+    """Writes operations in the order in which they are put.
+
+    Args:
+        database: to write to.
+        spool: where operations go that it will not take; None keeps them in memory.
+        on_error: whether a failure is spooled, or raised to the next caller.
+        capacity: operations that may wait; `put` waits for room.
+        heartbeat: seconds between two signs of life for the running episodes.
+    """
+
+    def __init__(
+        self, database: Database, *, spool: Spool | None, on_error: OnError, capacity: int, heartbeat: float
+    ) -> None:
+        self.database = database
+        self.spool = spool
+        self.on_error = on_error
+        self.capacity = capacity
+        self.heartbeat = heartbeat
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin empty, as a forked child must: what its parent has queued, its parent writes."""
+        self._pid = os.getpid()
+        self._state = threading.Condition(threading.RLock())
+        self._queue: deque[Operation] = deque()
+        self._taken = 0
+        self._done = 0
+        self._waiting = 0
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        self._error: Exception | None = None
+        self._aside: dict[str, list[Operation]] = {}
+        self._unsaved: list[Operation] = []
+        self._running: set[str] = set()
+        self._last_heartbeat = time.monotonic()
+
+    def put(self, batch: Sequence[Operation], *, wait: bool = False) -> None:
+        """Queue operations.
+
+        Args:
+            batch: written in this order, with nothing in between.
+            wait: return only after the commit.
+
+        Raises:
+            StoreError: the store is closed, or (`on_error="raise"`) something could not be written.
+        """
+        self._renew_after_fork()
+        with self._state:
+            self._raise_error()
+            while not self._closed and self._queue and len(self._queue) + len(batch) > self.capacity:
+                self._state.wait()
+            if self._closed:
+                raise StoreError(f"the episode store {self.database.label} is closed", hint="open it again")
+            self._queue.extend(batch)
+            self._taken += len(batch)
+            self._ensure_thread()
+            self._state.notify_all()
+        if wait:
+            self.flush()
+
+    def flush(self) -> None:
+        """Wait until everything that was queued so far is committed, or was set aside.
+
+        Raises:
+            StoreError: (`on_error="raise"`) something could not be written.
+        """
+        self._renew_after_fork()
+        with self._state:
+            ticket = self._taken
+            self._waiting += 1
+            try:
+                while self._done < ticket:
+                    self._ensure_thread()
+                    self._state.notify_all()
+                    self._state.wait()
+            finally:
+                self._waiting -= 1
+            self._raise_error()
+
+    def aside(self, episode_id: str) -> list[Operation]:
+        """Operations of an episode that the database has not taken, in order."""
+        with self._state:
+            return list(self._aside.get(episode_id, ()))
+
+    @property
+    def episodes_aside(self) -> list[str]:
+        """Episodes with operations that the database has not taken."""
+        with self._state:
+            return list(self._aside)
+
+    def close(self) -> None:
+        """Write what is queued, end the thread, and close the database.
+
+        Raises:
+            StoreError: records could be written neither to the database nor to the spool.
+        """
+        self._renew_after_fork()
+        try:
+            if threading.current_thread() is not self._thread:
+                self.flush()
+        finally:
+            with self._state:
+                self._closed = True
+                self._state.notify_all()
+                thread = self._thread
+            if thread is not None and thread is not threading.current_thread():
+                thread.join()
+            self.database.dispose()
+        if self._unsaved and not self.database.in_memory:
+            self._save_aside([])
+            if self._unsaved:
+                raise StoreError(f"{len(self._unsaved)} records could not be written anywhere", hint="see the log")
+
+    def _run(self) -> None:
+        while True:
+            with self._state:
+                if not self._await_work():
+                    self._thread = None
+                    self._state.notify_all()
+                    return
+                batch = [self._queue[index] for index in range(min(_BATCH, len(self._queue)))]
+            try:
+                self._commit(batch)
+            except Exception as error:  # whatever it was, callers must not wait for ever
+                _log.exception("the episode store's writer met an error that it does not know")
+                self._error = error
+            self._acknowledge(batch)
+
+    def _await_work(self) -> bool:
+        """Wait for a batch; False when the thread is to end."""
+        deadline = time.monotonic() + _LINGER
+        idle_since = time.monotonic()
+        while True:
+            now = time.monotonic()
+            if self._queue:
+                if self._waiting or self._closed or len(self._queue) >= min(_BATCH, self.capacity) or now >= deadline:
+                    return True
+                self._state.wait(deadline - now)
+                continue
+            if self._closed:
+                return False
+            if self._running and not self.database.in_memory:
+                if now - self._last_heartbeat >= self.heartbeat:
+                    return True
+                self._state.wait(self.heartbeat)
+            elif now - idle_since >= _IDLE:
+                return False
+            else:
+                self._state.wait(_IDLE)
+            deadline = time.monotonic() + _LINGER
+
+    def _commit(self, batch: list[Operation]) -> None:
+        """Write a batch, or see that it is kept elsewhere."""
+        direct = [operation for operation in batch if operation.episode_id not in self._aside]
+        late = [operation for operation in batch if operation.episode_id in self._aside]
+        if late:
+            self._fail(late, None)
+        error = self._try(direct)
+        if error is None:
+            return
+        if not is_transient(error) and len(direct) > 1:
+            # One of them is at fault, and the others shall not suffer for it.
+            for operation in direct:
+                self._commit([operation])
+            return
+        self._fail(direct, error)
+
+    def _try(self, batch: list[Operation]) -> Exception | None:
+        for attempt in range(_ATTEMPTS):
+            try:
+                self._write(batch)
+                return None
+            except Exception as caught:  # drivers raise errors of their own besides SQLAlchemy's
+                error = caught
+            if not is_transient(error) or self._closed:
+                break
+            if attempt < _ATTEMPTS - 1:
+                time.sleep(_PAUSE)
+        return error
+
+    def _write(self, batch: list[Operation]) -> None:
+        now, owner = datetime.now(UTC), this_process()
+        alive = {operation.episode_id for operation in batch if operation.kind not in ("begin", "finish")}
+        if now_due := time.monotonic() - self._last_heartbeat >= self.heartbeat:
+            alive |= self._running
+        with self.database.write() as connection:
+            operations.touch(connection, sorted(alive), owner=owner, now=now)
+            for operation in batch:
+                operations.apply(connection, operation)
+        if now_due:
+            self._last_heartbeat = time.monotonic()
+        for operation in batch:
+            if operation.kind == "finish" and operation.values["status"] in (*ENDED, "waiting"):
+                self._running.discard(operation.episode_id)
+            else:
+                self._running.add(operation.episode_id)
+
+    def _fail(self, batch: list[Operation], error: Exception | None) -> None:
+        if error is None and self.on_error == "raise":
+            return
+        if self.on_error == "raise":
+            self._error = error
+            return
+        if error is not None and batch:
+            _log.error(
+                "the episode store %s does not take %d records (%s); they are kept aside",
+                self.database.label,
+                len(batch),
+                reason_of(error),
+            )
+        with self._state:
+            for operation in batch:
+                self._aside.setdefault(operation.episode_id, []).append(operation)
+        self._save_aside(batch)
+
+    def _save_aside(self, batch: list[Operation]) -> None:
+        self._unsaved += batch
+        if self.spool is None:
+            return
+        try:
+            self.spool.append(self._unsaved)
+            self._unsaved = []
+        except OSError as error:
+            _log.error("%s cannot be written (%s); records are in memory only", self.spool.path, error)
+
+    def _acknowledge(self, batch: list[Operation]) -> None:
+        with self._state:
+            for _ in batch:
+                self._queue.popleft()
+            self._done += len(batch)
+            self._state.notify_all()
+
+    def _raise_error(self) -> None:
+        if self._error is None:
+            return
+        error, self._error = self._error, None
+        raise error if isinstance(error, StoreError) else self.database.unusable("written", error) from error
+
+    def _ensure_thread(self) -> None:
+        if self._queue and (self._thread is None or not self._thread.is_alive()):
+            self._thread = threading.Thread(target=self._run, name="nr-agent-store", daemon=True)
+            self._thread.start()
+
+    def _renew_after_fork(self) -> None:
+        if self._pid != os.getpid():
+            self.reset()
