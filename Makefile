@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TREE := .types
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
@@ -22,17 +23,23 @@ test-all: $(VENV)/.dev lint type  ## the same with the slow tests
 bench: $(VENV)/.dev  ## run the benchmarks
 	@$(BIN)/python -m benchmarks
 
-lint: $(VENV)/.dev  ## check style, and that imports go one way
+lint: $(VENV)/.dev tree  ## check style, and that imports go one way
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/lint-imports
+	@cd $(TREE) && ../$(BIN)/lint-imports --no-cache --config ../pyproject.toml
 
-type: $(VENV)/.dev  ## check types
-	@$(BIN)/mypy
+type: $(VENV)/.dev tree  ## check types
+	@MYPYPATH=$(TREE) $(BIN)/mypy -p nr_agent
 
 format: $(VENV)/.dev  ## bring the code into shape
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+# The checkers know nothing of setuptools' package-dir: they get a copy of the package as it is installed.
+.PHONY: tree
+tree:
+	@rm -rf $(TREE) && mkdir -p $(TREE)
+	@cp -R nr_agent $(TREE)/ && cp -R graphs policies $(TREE)/nr_agent/
 
 setup: $(VENV)/.dev  ## make the environment for development
 

@@ -13,6 +13,8 @@ from langgraph.graph.message import add_messages
 from langgraph.managed import RemainingSteps
 from typing_extensions import TypedDict
 
+from nr_agent.episode import StopReason
+
 
 class ReasoningReport(TypedDict):
     """The public report of an episode.
@@ -142,7 +144,7 @@ class ReasonerState(TypedDict, total=False):
     next: str
     answered: bool
     closed: bool
-    stop_reason: str | None
+    stop_reason: StopReason | None
     answer: str | None
     forks: list[Fork]
     candidates: Annotated[list[Candidate], merge_candidates]

@@ -32,9 +32,9 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Check versions, device, model, detector, control tokens and store; exit 1 if something fails."""
-    from nr_agent.settings import Settings  # noqa: PLC0415 - keeps --help quick
+    from nr_agent.settings import load_settings  # noqa: PLC0415 - keeps --help quick
 
-    settings = Settings()
+    settings = load_settings()
     chosen = model or settings.model
     findings = [
         Finding("nr-agent", "ok", f"{__version__}, Python {platform.python_version()}"),
@@ -95,7 +95,7 @@ def _store(where: str) -> Finding:
     from nr_agent.store import EpisodeStore  # noqa: PLC0415 - imports SQLAlchemy
 
     with EpisodeStore(where) as store:
-        path = str(store.url.database or "in memory")
+        path = store.location
     free = shutil.disk_usage(path if path.startswith("/") else ".").free
     return Finding("store", "warn" if free < 1 << 30 else "ok", f"{path}, {free / (1 << 30):.1f} GiB free")
 

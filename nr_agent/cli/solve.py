@@ -35,12 +35,12 @@ def solve(
 ) -> None:
     """Solve a problem and show the thinking as it happens, with what was seen and done."""
     from nr_agent.cli.demo import DEMOS, Demo  # noqa: PLC0415 - beside its use
-    from nr_agent.settings import Settings  # noqa: PLC0415 - keeps --help quick
+    from nr_agent.settings import load_settings  # noqa: PLC0415 - keeps --help quick
 
     if demo == (problem is not None):
         raise ConfigurationError("give a problem, or --demo", hint='nr-agent solve "What is 12 + 35?"')
     asked = list(DEMOS) if demo else [Demo(_read(problem or ""), seed)]
-    settings = Settings()
+    settings = load_settings()
     reasoner, close = _make(
         model or settings.model,
         policies,
