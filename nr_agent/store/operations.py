@@ -110,10 +110,10 @@ def overlay(episode: Episode | None, operation: Operation) -> Episode | None:
         change = {"steps": [steps[index] for index in sorted(steps)]}
     elif operation.kind == "event":
         events = {event.id: event for event in episode.events} | {values["id"]: event_of(values)}
-        change = {"events": list(events.values())}
+        change = {"events": sorted(events.values(), key=lambda one: one.step)}
     elif operation.kind == "intervention":
         known = {one.id: one for one in episode.interventions} | {values["id"]: intervention_of(values)}
-        change = {"interventions": list(known.values())}
+        change = {"interventions": sorted(known.values(), key=lambda one: one.step)}
     elif operation.kind == "discard":
         given_up = set(values["steps"])
         steps_now = [

@@ -36,8 +36,10 @@ def load_episode(connection: Connection, episode_id: str) -> Episode | None:
     if row is None:
         return None
     steps = select(STEPS).where(STEPS.c.episode_id == episode_id).order_by(STEPS.c["index"])
-    events = select(EVENTS).where(EVENTS.c.episode_id == episode_id).order_by(EVENTS.c.ordinal)
-    actions = select(INTERVENTIONS).where(INTERVENTIONS.c.episode_id == episode_id).order_by(INTERVENTIONS.c.ordinal)
+    # By step first: forks think side by side, and which of them writes first is chance.
+    events = select(EVENTS).where(EVENTS.c.episode_id == episode_id).order_by(EVENTS.c.step, EVENTS.c.ordinal)
+    actions = select(INTERVENTIONS).where(INTERVENTIONS.c.episode_id == episode_id)
+    actions = actions.order_by(INTERVENTIONS.c.step, INTERVENTIONS.c.ordinal)
     return episode_of(
         row,
         [step_of(one) for one in connection.execute(steps).mappings()],

@@ -98,7 +98,7 @@ class StepRow(Base):
 
 
 class FailureEventRow(Base):
-    """A failure event of an episode. `ordinal` keeps the order in which events were first written."""
+    """A failure event of an episode. `ordinal` keeps the order in which a step's events were first written."""
 
     __tablename__ = "failure_events"
     __table_args__ = (PrimaryKeyConstraint("episode_id", "id"), Index(None, "level", "kind"))
