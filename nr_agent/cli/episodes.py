@@ -1,0 +1,164 @@
+"""`nr-agent episodes`: what was thought, and what was seen and done meanwhile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nr_agent.cli._output import failure_line, intervention_line, one_line, sanitise
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from nr_agent.episode import Episode, Step
+    from nr_agent.store import EpisodeStore, EpisodeSummary
+
+app = typer.Typer(no_args_is_help=True, help="The episodes in the store.")
+
+_StoreOption = Annotated[str | None, typer.Option(help="Path or URL of the episode store.")]
+_JsonOption = Annotated[bool, typer.Option("--json", help="JSON on standard output, and nothing else.")]
+_RIGHT = {True: "right", False: "wrong", None: "?"}
+_MARKS = {"prompt": " ", "model": " ", "inserted": "\u25b8", "template": "\u00b7"}
+
+
+@app.command("ls")
+def ls(
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 20,
+    status: Annotated[str | None, typer.Option(help="running, waiting, completed, failed, ...")] = None,
+    task: Annotated[str | None, typer.Option(help="Only problems of this benchmark family.")] = None,
+    event: Annotated[str | None, typer.Option(help="Only with a failure event of this level or kind.")] = None,
+    store: _StoreOption = None,
+    as_json: _JsonOption = False,
+) -> None:
+    """List episodes, newest first. With --json, one object a line."""
+    wanted = _filter(limit=limit, status=status, task=task, event=event)
+    with _open(store) as opened:
+        found = list(opened.find(wanted))
+        if as_json:
+            for summary in found:
+                typer.echo(summary.model_dump_json())
+            return
+        if not found:
+            typer.echo(f"no episodes in {opened.location}", err=True)
+            return
+    _console().print(_table(found))
+
+
+@app.command("show")
+def show(
+    episode_id: Annotated[str, typer.Argument(metavar="ID", help="Its id, the beginning of it, or last.")],
+    store: _StoreOption = None,
+    as_json: _JsonOption = False,
+) -> None:
+    """Show an episode: its steps in order, and what was seen and done where it happened.
+
+    \u25b8 marks text that the controller inserted, \u2717 a step that was given up.
+    """
+    with _open(store) as opened:
+        episode = opened.get(episode_id)
+    if as_json:
+        typer.echo(episode.model_dump_json(indent=2))
+        return
+    console = _console()
+    _print_head(console, episode)
+    for step in episode.steps:
+        _print_step(console, step)
+        for event in (one for one in episode.events if one.step == step.index):
+            console.print(_line("\u26a0 ", failure_line(event.to_state()), "yellow"))
+        for one in (one for one in episode.interventions if one.step == step.index):
+            values = one.model_dump(mode="json")
+            console.print(_line("\u21b3 ", f"{intervention_line(values, '')} ({one.policy}): {one.outcome}", "cyan"))
+    answer = sanitise(episode.answer or "none")
+    console.print(_line("\u2713 ", f"answer: {answer} ({_RIGHT[episode.correct]})", "bold"))
+
+
+def _open(store: str | None) -> EpisodeStore:
+    from nr_agent.store import EpisodeStore  # noqa: PLC0415 - imports SQLAlchemy
+
+    return EpisodeStore(store, create=False)
+
+
+def _filter(*, event: str | None, **fields: Any) -> Any:
+    from pydantic import ValidationError  # noqa: PLC0415 - keeps --help quick
+
+    from nr_agent.errors import ConfigurationError  # noqa: PLC0415 - beside its use
+    from nr_agent.events import LEVELS  # noqa: PLC0415 - keeps --help quick
+    from nr_agent.store import EpisodeFilter  # noqa: PLC0415 - imports SQLAlchemy
+
+    if event is not None:
+        fields["level" if event in LEVELS else "event"] = event
+    try:
+        return EpisodeFilter(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigurationError(
+            f"--{first['loc'][0]}: {first['msg']}", hint="see nr-agent episodes ls --help"
+        ) from error
+
+
+def _console() -> Console:
+    from rich.console import Console  # noqa: PLC0415 - keeps --help quick
+
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def _table(found: list[EpisodeSummary]) -> Table:
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - keeps --help quick
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("id", "time", "status", "problem", "answer", "right?"):
+        table.add_column(name, no_wrap=True)
+    for name in ("events", "interventions", "tokens"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in found:
+        cells = (
+            sanitise(one.id),
+            f"{one.created_at.astimezone():%Y-%m-%d %H:%M}",
+            one.status,
+            one_line(one.problem, 40),
+            one_line(one.answer or "", 16),
+            _RIGHT[one.correct],
+            str(one.events),
+            str(one.interventions),
+            str(one.usage.output),
+        )
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _print_head(console: Console, episode: Episode) -> None:
+    usage = episode.usage
+    lines = [
+        f"{episode.id}  {episode.status}" + (f" ({episode.stop_reason})" if episode.stop_reason else ""),
+        f"{episode.model or '?'}, detector {episode.detector or 'none'}, policies {episode.policy or 'none'}",
+        f"{usage.output} tokens: {usage.thinking} thought, {usage.answer} answered, {usage.inserted} inserted, "
+        f"{usage.discarded} discarded",
+        *([f"error: {episode.error}"] if episode.error else []),
+    ]
+    for line in lines:
+        console.print(_line("", sanitise(line), "dim"))
+    console.print(_line("? ", sanitise(episode.problem.text), "bold"))
+
+
+def _print_step(console: Console, step: Step) -> None:
+    if step.kind == "prompt":
+        return
+    given_up = "\u2717 given up, " if step.discarded else ""
+    parts = ", ".join(f"{_MARKS[kind].strip()}{length} {kind}" for kind, length in step.provenance)
+    branch = "" if step.branch == "main" else f", {sanitise(step.branch)}"
+    console.print(_line("", f"-- {step.index} {step.kind}{branch} ({given_up}{parts})", "dim"))
+    inserted = step.count("inserted")
+    mark = f"{_MARKS['inserted']} " if inserted else "  "
+    style = "strike dim" if step.discarded else ""
+    console.print(_line(mark, sanitise(step.text.strip("\n")), style))
+
+
+def _line(mark: str, text: str, style: str) -> Text:
+    from rich.text import Text  # noqa: PLC0415 - keeps --help quick
+
+    return Text(f"{mark}{text}", style=style)

@@ -1,0 +1,146 @@
+"""What an export is: its manifest, and the card that people and data-set hubs read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+
+from nr_agent.episode import Record
+from nr_agent.export.masks import MASKS, Mask
+from nr_agent.export.rows import FORMATS, Format
+
+MANIFEST = "manifest.json"
+CARD = "README.md"
+DATA = "train.jsonl"
+LINEAGE = "lineage.jsonl"
+TEMPLATE = "chat_template.jinja"
+
+
+class ExportedFile(Record):
+    """A file of an export."""
+
+    name: str
+    sha256: str
+    bytes: int
+
+
+class ExportedModel(Record):
+    """A model whose episodes are in an export."""
+
+    name: str
+    fingerprint: str
+    rows: int
+
+
+class Lengths(Record):
+    """Row lengths in tokens: quantiles."""
+
+    minimum: int
+    median: int
+    p90: int
+    p99: int
+    maximum: int
+
+
+class Manifest(Record):
+    """What an export is and how it was made. Nothing in it depends on when or where it was made.
+
+    Attributes:
+        schema_version: version of this record's form.
+        export_id: a hash of everything else: the same rows, made in the same way, have the same id.
+        format: of the rows.
+        mask: the preset.
+        mask_effect: what it did in this format.
+        outcome: which outcomes were let in.
+        filter: which episodes were asked for.
+        episodes: how many there were.
+        rows: how many of them became rows.
+        refused: how many did not, by reason.
+        duplicates: rows whose content another row has too.
+        tokens: in all rows.
+        trained_tokens: that are trained on.
+        interventions: in the episodes of the rows, by kind.
+        lengths: of the rows; training must allow for the longest, or it loses the recoveries.
+        models: whose episodes these are.
+        files: of the export, without the manifest itself.
+    """
+
+    schema_version: int = 1
+    export_id: str = ""
+    format: Format
+    mask: Mask
+    mask_effect: str
+    outcome: str
+    filter: dict[str, Any]
+    episodes: int
+    rows: int
+    refused: dict[str, int] = Field(default_factory=dict)
+    duplicates: int = 0
+    tokens: int = 0
+    trained_tokens: int = 0
+    interventions: dict[str, int] = Field(default_factory=dict)
+    lengths: Lengths | None = None
+    models: list[ExportedModel] = Field(default_factory=list)
+    files: list[ExportedFile] = Field(default_factory=list)
+
+    def to_json(self) -> str:
+        """As it is written: indented, with sorted keys."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def describe_mask(format: Format, mask: Mask) -> str:
+    """What a mask does in a format."""
+    if format == "messages" and mask != "clean":
+        return f"a message has no mask inside: failed steps and inserted tokens are in it, and trained ({mask} or not)"
+    return MASKS[mask]
+
+
+def measure_lengths(lengths: Sequence[int]) -> Lengths | None:
+    """Quantiles of row lengths (nearest rank), None for no rows."""
+    if not lengths:
+        return None
+    ordered = sorted(lengths)
+    at = [ordered[max(0, -(-len(ordered) * percent // 100) - 1)] for percent in (0, 50, 90, 99, 100)]
+    return Lengths(minimum=at[0], median=at[1], p90=at[2], p99=at[3], maximum=at[4])
+
+
+def write_card(manifest: Manifest, *, template: bool) -> str:
+    """The data-set card."""
+    longest = manifest.lengths.maximum if manifest.lengths else 0
+    refused = "".join(f"- {count} left out: {reason}\n" for reason, count in manifest.refused.items())
+    models = "".join(f"- {one.name} ({one.fingerprint[:12]}): {one.rows} rows\n" for one in manifest.models)
+    options = f"max_length={longest}" + (f', chat_template_path="{TEMPLATE}"' if template else "")
+    return (
+        "---\n"
+        "configs:\n"
+        "- config_name: default\n"
+        "  data_files:\n"
+        "  - split: train\n"
+        f"    path: {DATA}\n"
+        "tags:\n"
+        "- reasoning\n"
+        "- nr-agent\n"
+        "---\n"
+        f"# Reasoning episodes ({manifest.rows} rows)\n\n"
+        f"Export `{manifest.export_id}` of nr-agent, format `{manifest.format}`: {FORMATS[manifest.format]}.\n\n"
+        f"Mask `{manifest.mask}`: {manifest.mask_effect}.\n\n"
+        f"{manifest.tokens} tokens, {manifest.trained_tokens} of them trained. Episodes: {manifest.episodes} "
+        f"(outcome: {manifest.outcome}).\n{refused}\nModels:\n{models}\n"
+        "## Training\n\n"
+        f"The longest row has {longest} tokens. A trainer that cuts earlier (TRL: 1024 by default) loses what comes "
+        "last: the recoveries and the answers.\n\n"
+        "```python\n"
+        "from datasets import load_dataset\n"
+        "from trl import SFTConfig\n\n"
+        f'dataset = load_dataset("json", data_files="{DATA}", split="train")\n'
+        f"config = SFTConfig({options})\n"
+        "```\n"
+        + (
+            f"\n`{TEMPLATE}` keeps the thoughts of an assistant's turn; the chat template of the model drops them.\n"
+            if template
+            else ""
+        )
+    )

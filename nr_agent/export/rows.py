@@ -1,0 +1,153 @@
+"""One row a training format, from one episode; or the reason why there is none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from nr_agent.engine.protocol import TextCodec
+from nr_agent.episode import Episode
+from nr_agent.errors import ConfigurationError
+from nr_agent.export.masks import IGNORED, Mask, Span, spans
+from nr_agent.tokens import CORRECTION_TOKENS, END_THINK, THINK, TURN_START
+
+Format = Literal["messages", "pretokenized"]
+
+FORMATS: Final[dict[Format, str]] = {
+    "messages": "conversations, as TRL and OpenAI read them; text, without masks inside a message",
+    "pretokenized": "input_ids, attention_mask and labels; the only form that carries the mask token by token",
+}
+"""What each format is, in a line."""
+
+# Whatever some tokenizer may read as one control token, once this text is training data.
+# (U+FF5C is the bar of DeepSeek's tokens.)
+_NAMED = r"<[|\uff5c][^<>|\uff5c\s]{1,40}[|\uff5c]>"
+_LOOK_ALIKE = re.compile(rf"{_NAMED}|</?think>|</?s>|<(?:start|end)_of_turn>")
+_TURN_END = re.compile(rf"(?:{_NAMED}|</s>|<end_of_turn>)\s*$")
+_BROKEN = "\ufffd"
+
+
+class Refused(Exception):  # noqa: N818 - no error: an episode that makes no row
+    """An episode makes no row of this format; the message is the reason, as the manifest counts it."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of training data and where it comes from.
+
+    Attributes:
+        fields: what is trained on.
+        lineage: `nr_*` fields: the episode, a hash of the content alone, the domain, the outcome.
+        tokens: length of the row.
+        trained: tokens that are trained on; in `messages`, those of the assistant's turn.
+    """
+
+    fields: dict[str, Any]
+    lineage: dict[str, Any]
+    tokens: int
+    trained: int
+
+
+def build_row(episode: Episode, format: Format, mask: Mask, codec: TextCodec | None = None) -> Row:
+    """The row of an episode.
+
+    Raises:
+        Refused: the episode makes no row.
+        ConfigurationError: the mask cuts steps apart, which needs the model's tokenizer, and there is none.
+    """
+    _check_whole(episode)
+    end_think = codec.control(END_THINK) if codec is not None else None
+    if mask == "clean" and codec is None and any(_is_mixed(span) for span in spans(episode, "full")):
+        raise ConfigurationError(
+            "mask 'clean' cuts inserted tokens out of steps, which needs the model's tokenizer",
+            hint="give --tokenizer (or `codec=`), or choose another mask",
+        )
+    stay = [span for span in spans(episode, mask, end_think=end_think) if span.treatment != "remove"]
+    if not any(span.treatment == "train" for span in stay):
+        raise Refused("nothing to train on")
+    if format == "messages":
+        return _messages(episode, stay, codec)
+    return _pretokenized(episode, stay, codec)
+
+
+def span_text(span: Span, codec: TextCodec | None) -> str | None:
+    """The text of a span; None where only a tokenizer could tell."""
+    if span.whole:
+        return span.step.text
+    return None if codec is None else codec.decode(span.ids)
+
+
+def spell(episode: Episode, kept: list[Span], codec: TextCodec | None) -> list[str]:
+    """The texts of spans, step by step: a step that is kept whole has the text that was stored."""
+    texts = []
+    for step in episode.kept:
+        own = [span for span in kept if span.step is step]
+        if sum(len(span.ids) for span in own) == len(step.ids):
+            texts.append(step.text)
+        else:
+            texts.extend(codec.decode(span.ids) for span in own if codec is not None)
+    return texts
+
+
+def _messages(episode: Episode, kept: list[Span], codec: TextCodec | None) -> Row:
+    question = episode.problem.text
+    if _LOOK_ALIKE.search(question):
+        raise Refused("the problem's text looks like a control token")
+    prompt = episode.kept[0].text
+    if prompt.count(TURN_START) > 2:
+        raise Refused("a conversation before the problem")
+    said = [span for span in kept if span.step.kind != "prompt"]
+    content = "".join(spell(episode, said, codec))
+    ending = _TURN_END.search(content)
+    if ending and ending.group().strip() not in CORRECTION_TOKENS:
+        content = content[: ending.start()]
+    # The template opens the thinking in the prompt.
+    content = content if content.startswith(THINK) else f"{THINK}\n{content}"
+    fields = {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": content}]}
+    trained = sum(len(span.ids) for span in said)
+    return Row(fields, _lineage(episode, fields), tokens=sum(len(span.ids) for span in kept), trained=trained)
+
+
+def _pretokenized(episode: Episode, kept: list[Span], codec: TextCodec | None) -> Row:
+    ids = [token for span in kept for token in span.ids]
+    labels = [token if span.treatment == "train" else IGNORED for span in kept for token in span.ids]
+    fields = {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
+    lineage = _lineage(episode, fields) | {"nr_text": "".join(spell(episode, kept, codec))}
+    return Row(fields, lineage, tokens=len(ids), trained=sum(label != IGNORED for label in labels))
+
+
+def _lineage(episode: Episode, fields: dict[str, Any]) -> dict[str, Any]:
+    content = json.dumps(fields, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
+    return {
+        "nr_episode_id": episode.id,
+        # Of the content alone: two episodes that make the same row have the same hash.
+        "nr_content_hash": hashlib.sha256(content.encode()).hexdigest(),
+        "nr_domain": episode.problem.domain,
+        "nr_task": episode.problem.task,
+        "nr_outcome": {True: "correct", False: "wrong", None: "unknown"}[episode.correct],
+        "nr_model": episode.model,
+        "nr_fingerprint": episode.fingerprint,
+        "nr_interventions": len(episode.interventions),
+    }
+
+
+def _check_whole(episode: Episode) -> None:
+    kept = episode.kept
+    if not kept or kept[0].kind != "prompt":
+        raise Refused("the prompt is missing")
+    position = 0
+    for step in kept:
+        if step.start != position or sum(length for _, length in step.provenance) != len(step.ids):
+            raise Refused("steps are missing")
+        position += len(step.ids)
+    if any(_BROKEN in step.text for step in kept):
+        raise Refused("the text cannot be written as Unicode")
+    if not any(END_THINK in step.text for step in kept if step.kind != "prompt"):
+        raise Refused("the thinking was not closed")
+
+
+def _is_mixed(span: Span) -> bool:
+    return span.provenance == "inserted" and (not span.whole or END_THINK in span.step.text)

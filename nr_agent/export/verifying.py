@@ -1,0 +1,140 @@
+"""Look at an export as a trainer will: with the target's tokenizer and template."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from nr_agent.episode import Record
+from nr_agent.errors import ExportError
+from nr_agent.export.manifest import DATA, LINEAGE, MANIFEST, TEMPLATE, Manifest
+from nr_agent.export.masks import IGNORED
+from nr_agent.tokens import CORRECTION_TOKENS
+
+_HINT = "export with the tokenizer of the model that is to be trained, or add the correction tokens to it"
+
+
+class Verification(Record):
+    """What was looked at.
+
+    Attributes:
+        rows: how many rows hold.
+        correction_tokens: that came back as one id each.
+        longest: the longest row, in tokens of this tokenizer.
+    """
+
+    rows: int
+    correction_tokens: int
+    longest: int
+
+
+def verify(folder: str | Path, tokenizer: Any, *, chat_template: str | None = None) -> Verification:
+    """Encode every row of an export again.
+
+    Args:
+        folder: with the export.
+        tokenizer: a `PreTrainedTokenizer` of the model that is to be trained.
+        chat_template: that the trainer will use; by default the export's own, else the tokenizer's.
+
+    Raises:
+        ExportError: a file was changed, or in some row a correction token is lost, nothing is trained, the
+            thinking is dropped, or ids and text differ. It names the row.
+    """
+    place = Path(folder).expanduser()
+    manifest = _read_manifest(place)
+    rows = correction = longest = 0
+    for number, ids, text in _rows(place, manifest, tokenizer, chat_template):
+        correction += _check_correction(number, ids, text, tokenizer)
+        decoded = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        if decoded != text:
+            raise ExportError(
+                f"row {number}: its ids do not decode to its text ({_difference(decoded, text)})", hint=_HINT
+            )
+        rows, longest = rows + 1, max(longest, len(ids))
+    if rows != manifest.rows:
+        raise ExportError(f"{place} has {rows} rows, its manifest says {manifest.rows}", hint="export again")
+    return Verification(rows=rows, correction_tokens=correction, longest=longest)
+
+
+def _rows(
+    place: Path, manifest: Manifest, tokenizer: Any, chat_template: str | None
+) -> Iterator[tuple[int, list[int], str]]:
+    """Each row's number, ids and text, after the checks of its format."""
+    if manifest.format == "pretokenized":
+        for number, (row, lineage) in enumerate(zip(_lines(place / DATA), _lines(place / LINEAGE), strict=True), 1):
+            _check_labels(number, row, len(tokenizer))
+            yield number, row["input_ids"], lineage["nr_text"]
+        return
+    own = place / TEMPLATE
+    template = chat_template or (own.read_text(encoding="utf-8") if own.is_file() else None)
+    for number, row in enumerate(_lines(place / DATA), 1):
+        text = tokenizer.apply_chat_template(row["messages"], chat_template=template, tokenize=False)
+        said = row["messages"][-1]["content"]
+        if not said.strip():
+            raise ExportError(f"row {number}: the assistant says nothing, so nothing is trained", hint="export again")
+        if said not in text:
+            raise ExportError(
+                f"row {number}: the chat template drops the thinking, and the correction tokens with it",
+                hint=f"train with a template that keeps it (an export of a ChatML model brings {TEMPLATE})",
+            )
+        yield number, list(tokenizer(text, add_special_tokens=False)["input_ids"]), text
+
+
+def _check_labels(number: int, row: dict[str, Any], vocabulary: int) -> None:
+    ids, labels = row["input_ids"], row["labels"]
+    if not len(ids) == len(labels) == len(row["attention_mask"]):
+        raise ExportError(f"row {number}: ids, labels and attention mask differ in length", hint="export again")
+    if any(label not in (IGNORED, token) for token, label in zip(ids, labels, strict=True)):
+        raise ExportError(f"row {number}: a label is not its token", hint="export again")
+    # A model predicts the next token: the first label is never used.
+    if all(label == IGNORED for label in labels[1:]):
+        raise ExportError(f"row {number}: nothing is trained", hint="export again with another mask")
+    if not all(0 <= token < vocabulary for token in ids):
+        raise ExportError(f"row {number}: an id is not in the tokenizer's vocabulary", hint=_HINT)
+
+
+def _check_correction(number: int, ids: list[int], text: str, tokenizer: Any) -> int:
+    added = tokenizer.get_added_vocab()
+    found = 0
+    for token in CORRECTION_TOKENS:
+        written = text.count(token)
+        if not written:
+            continue
+        got = ids.count(added[token]) if token in added else 0
+        if got != written:
+            raise ExportError(
+                f"row {number}: {token} is in the text {written} times, and comes back as its one id {got} times",
+                hint=_HINT,
+            )
+        found += got
+    return found
+
+
+def _read_manifest(place: Path) -> Manifest:
+    try:
+        manifest = Manifest.model_validate_json((place / MANIFEST).read_bytes())
+        for file in manifest.files:
+            if hashlib.sha256((place / file.name).read_bytes()).hexdigest() != file.sha256:
+                raise ExportError(f"{place / file.name} was changed after the export", hint="export again")
+    except (OSError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise ExportError(f"{place} is no export: {reason}", hint="give a folder that nr-agent export wrote") from error
+    return manifest
+
+
+def _lines(path: Path) -> Iterator[Any]:
+    with path.open(encoding="utf-8", newline="\n") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def _difference(one: str, other: str) -> str:
+    at = next(
+        (index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
+    return f"at character {at}: {one[at : at + 20]!r} and {other[at : at + 20]!r}"
