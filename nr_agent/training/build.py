@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from nr_agent.detection.fit import fit
 from nr_agent.detection.traces import sample_traces
 from nr_agent.engine.protocol import Sampling
-from nr_agent.evaluation.model_card import as_markdown, measure_families
+from nr_agent.evaluation.model_card import measure_families
+from nr_agent.evaluation.model_readme import model_readme
 from nr_agent.models.registry import DETECTOR_FOLDER, load_engine
 from nr_agent.tasks import FAMILIES, draw
 from nr_agent.training.pretrain import PretrainSettings, pretrain, save_model
@@ -67,10 +68,11 @@ def build(out: Path, settings: BuildSettings, *, log: Callable[[str], None]) -> 
         log("measuring")
         engine.attach(None)
         rows = measure_families(engine, list(FAMILIES), n=settings.measured, log=log)
+        readme = model_readme(settings.pretrain.size, engine.model, asdict(settings), rows)
     finally:
         engine.shutdown()
     (out / "measured.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    (out / "measured.md").write_text(as_markdown(rows) + "\n")
+    (model / "README.md").write_text(readme)
     return model
 
 

@@ -118,9 +118,10 @@ def test_scores_seen_while_thinking_are_the_scores_of_the_finished_text(engine, 
 
 
 def test_a_detector_of_another_model_is_refused(detector, tmp_path):
+    from transformers import AutoTokenizer
+
     from nr_agent.models.registry import find_model
     from nr_agent.training.pretrain import build_model, save_model
-    from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(find_model("nano"))
     save_model(build_model("tiny", tokenizer), tokenizer, tmp_path / "other")
