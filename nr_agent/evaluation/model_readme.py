@@ -28,13 +28,13 @@ model = AutoModelForCausalLM.from_pretrained(folder)
 ```
 
 ## What it is
-{architecture}, {parameters:.1f} M parameters, bfloat16, a context of {context} tokens (trained on rows of
-{row_tokens}). Its tokenizer is a byte-level BPE of {vocabulary} tokens: any text goes in and comes back unchanged, every
-digit is a token, `<think>`, `</think>`, `<|recheck|>` and `<|branch|>` are real tokens.
+{architecture}, {parameters:.1f} M parameters, bfloat16, a context of {context} tokens
+(trained on rows of {row_tokens}). Its tokenizer is a byte-level BPE of {vocabulary} tokens: any text goes in and comes
+back unchanged, every digit is a token, `<think>`, `</think>`, `<|recheck|>` and `<|branch|>` are real tokens.
 
 ## How it was made
-1. **Pre-training** on traces that a program wrote (`nr_agent.training.traces`): {steps} steps of {batch} tokens, Muon and
-   AdamW, seed {seed}. The teacher rechecks and verifies whether or not there is need, as distilled reasoning models
+1. **Pre-training** on traces that a program wrote (`nr_agent.training.traces`): {steps} steps of {batch} tokens, Muon
+   and AdamW, seed {seed}. The teacher rechecks and verifies whether or not there is need, as distilled reasoning models
    do; its planted slips are noticed at once and masked from the loss. The errors below are the model's own.
 2. **Trigger SFT**: {sft_steps} steps on its own slips and repeated attempts, each followed by `<|recheck|>` or
    `<|branch|>` and a remedy, mixed with planted ones and clean traces. The token and what precedes it are masked from
@@ -49,8 +49,8 @@ small families repeat. Families and settings:
 
 ## How good it is
 Seeds from 1,000,000 on, no control. *Slips* are wrong equations and wrong counts that can be checked; *noticed* are
-those that the next step takes back; *thinking after the answer* is the share of the thinking behind the first step from
-which on every trial answer is the final one; *circling* is a step that brings nothing new before that.
+those that the next step takes back; *thinking after the answer* is the share of the thinking behind the first step
+from which on every trial answer is the final one; *circling* is a step that brings nothing new before that.
 
 {table}
 
