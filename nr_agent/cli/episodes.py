@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +21,8 @@ app = typer.Typer(no_args_is_help=True, help="The episodes in the store.")
 
 _StoreOption = Annotated[str | None, typer.Option(help="Path or URL of the episode store.")]
 _JsonOption = Annotated[bool, typer.Option("--json", help="JSON on standard output, and nothing else.")]
+_SHORT_ID = 18  # of a UUIDv7: its time and counter; `show` takes the beginning of an id
+_PIPED = 200
 _RIGHT = {True: "right", False: "wrong", None: "?"}
 _MARKS = {"prompt": " ", "model": " ", "inserted": "\u25b8", "template": "\u00b7"}
 
@@ -102,7 +105,9 @@ def _filter(*, event: str | None, **fields: Any) -> Any:
 def _console() -> Console:
     from rich.console import Console  # noqa: PLC0415 - keeps --help quick
 
-    return Console(highlight=False, markup=False, emoji=False)
+    # A file or a pipe has no width of its own, and nothing that cuts is wanted there.
+    width = None if sys.stdout.isatty() else _PIPED
+    return Console(highlight=False, markup=False, emoji=False, width=width)
 
 
 def _table(found: list[EpisodeSummary]) -> Table:
@@ -111,13 +116,14 @@ def _table(found: list[EpisodeSummary]) -> Table:
     from rich.text import Text  # noqa: PLC0415
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("id", "time", "status", "problem", "answer", "right?"):
+    table.add_column("id", no_wrap=True, min_width=_SHORT_ID)
+    for name in ("time", "status", "problem", "answer", "right?"):
         table.add_column(name, no_wrap=True)
     for name in ("events", "interventions", "tokens"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in found:
         cells = (
-            sanitise(one.id),
+            sanitise(one.id)[:_SHORT_ID],
             f"{one.created_at.astimezone():%Y-%m-%d %H:%M}",
             one.status,
             one_line(one.problem, 40),

@@ -94,7 +94,7 @@ class Manifest(Record):
 def describe_mask(format: Format, mask: Mask) -> str:
     """What a mask does in a format."""
     if format == "messages" and mask != "clean":
-        return f"a message has no mask inside: failed steps and inserted tokens are in it, and trained ({mask} or not)"
+        return "a message has no mask inside: failed steps and inserted tokens are in it, and are trained like the rest"
     return MASKS[mask]
 
 
