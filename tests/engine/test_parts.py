@@ -1,0 +1,69 @@
+"""Sampler, cache and masks by themselves."""
+
+import pytest
+import torch
+
+from nr_agent.engine.cache import SlotCache, attention_mask
+from nr_agent.engine.protocol import Sampling
+from nr_agent.engine.sampler import confidence, draw, uniform
+
+
+def test_draws_follow_the_distribution():
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]]).repeat(4000, 1)
+    drawn = draw(logits, [Sampling(temperature=1.0, top_p=1.0)] * 4000, [(11, position) for position in range(4000)])
+    expected = 4000 * logits[0].softmax(-1)
+    chi_square = ((torch.bincount(drawn, minlength=4) - expected).square() / expected).sum()
+    assert chi_square < 16.3  # 3 degrees of freedom, p = 0.001
+
+
+def test_a_draw_depends_on_seed_and_position_alone():
+    logits = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
+    how = [Sampling(temperature=1.0)] * 6
+    keys = [(5, position) for position in range(6)]
+    together = draw(logits, how, keys)
+    alone = [draw(logits[i : i + 1], how[:1], keys[i : i + 1]).item() for i in range(6)]
+    assert together.tolist() == alone
+    assert len({uniform(seed, position) for seed in range(50) for position in range(50)}) == 2500
+
+
+def test_the_nucleus_keeps_the_token_that_crosses_and_no_other():
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().repeat(500, 1)
+    keys = [(1, position) for position in range(500)]
+    assert set(draw(logits, [Sampling(temperature=1.0, top_p=0.6)] * 500, keys).tolist()) == {0, 1}
+    assert set(draw(logits, [Sampling(temperature=1.0, top_p=1.0, top_k=3)] * 500, keys).tolist()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_suppressed_token_is_never_drawn(temperature):
+    logits = torch.tensor([[5.0, 1.0, 0.0]]).repeat(200, 1)
+    how = [Sampling(temperature=temperature, top_p=1.0, suppress=(0,))] * 200
+    assert 0 not in draw(logits, how, [(2, position) for position in range(200)]).tolist()
+
+
+def test_confidence_is_that_of_the_unscaled_distribution():
+    logp, entropy = confidence(torch.tensor([[0.0, 0.0], [100.0, 0.0]]), torch.tensor([0, 0]))
+    assert logp.tolist() == pytest.approx([-0.6931, 0.0], abs=1e-3)
+    assert entropy.tolist() == pytest.approx([0.6931, 0.0], abs=1e-3)
+
+
+def test_growing_keeps_what_was_written_and_a_copy_is_a_copy():
+    cache = SlotCache(1, slots=1, capacity=4)
+    written = torch.randn(1, 2, 3, 5)
+    cache.begin([0], torch.tensor([[0, 1, 2]]), 3)
+    cache.update(written, written, 0)
+    cache.copy(0, 5, 3)
+    later = torch.randn(2, 2, 1, 5)
+    cache.begin([5, 0], torch.tensor([[3], [9]]), 10)
+    keys, _ = cache.update(later, later, 0)
+    assert torch.equal(keys[0, :, :3], written[0])
+    assert torch.equal(keys[1, :, :3], written[0])
+    assert torch.equal(keys[0, :, 3], later[0, :, 0])
+    assert torch.equal(keys[1, :, 9], later[1, :, 0])
+
+
+def test_masks_see_the_past_and_no_further_back_than_the_window():
+    positions = torch.tensor([[4, 5]])
+    assert attention_mask(positions, 7)[0, 0].int().tolist() == [[1, 1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1, 0]]
+    assert attention_mask(positions, 7, window=3)[0, 0].int().tolist() == [[0, 0, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1, 0]]
+    additive = attention_mask(positions, 7, additive=torch.float32)
+    assert torch.equal(additive == 0, attention_mask(positions, 7))

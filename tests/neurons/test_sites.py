@@ -1,0 +1,115 @@
+"""Channels are found where they are, and a tap that would read something else is refused."""
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from nr_agent.errors import ChannelError
+from nr_agent.neurons.channels import Channel
+from nr_agent.neurons.sites import find_sites
+from nr_agent.neurons.tap import ChannelPlan
+from nr_agent.neurons.writes import push_table
+
+_SHAPE = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+_GATED = _SHAPE | {"intermediate_size": 80, "num_key_value_heads": 2, "pad_token_id": 0}
+
+
+def build(family, **shape):
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape)).eval()
+
+
+@pytest.mark.parametrize(
+    ("family", "shape", "down", "out"),
+    [
+        ("llama", _GATED, "mlp.down_proj", "self_attn.o_proj"),
+        ("qwen3", _GATED | {"head_dim": 8}, "mlp.down_proj", "self_attn.o_proj"),
+        ("qwen3", _GATED | {"head_dim": 16}, "mlp.down_proj", "self_attn.o_proj"),
+        ("gemma2", _GATED | {"head_dim": 16}, "mlp.down_proj", "self_attn.o_proj"),
+        ("phi3", _GATED, "mlp.down_proj", "self_attn.o_proj"),
+        ("phi", _SHAPE | {"intermediate_size": 80}, "mlp.fc2", "self_attn.dense"),
+        ("gpt2", {"vocab_size": 60, "n_embd": 32, "n_layer": 2, "n_head": 4}, "mlp.c_proj", "attn.c_proj"),
+        ("gpt_neox", _SHAPE | {"intermediate_size": 80}, "mlp.dense_4h_to_h", "attention.dense"),
+        ("opt", _SHAPE | {"ffn_dim": 80, "word_embed_proj_dim": 32}, "fc2", "self_attn.out_proj"),
+        ("starcoder2", _GATED, "mlp.c_proj", "self_attn.o_proj"),
+    ],
+)
+def test_projections_are_found_by_shape_and_use(family, shape, down, out):
+    model = build(family, **shape)
+    names = {id(module): name for name, module in model.named_modules()}
+    found = [(site.kind, names[id(site.module)].split(".", 2)[-1]) for site in find_sites(model)]
+    assert len(found) == 4
+    assert all(name.endswith(down) for kind, name in found if kind == "ffn")
+    assert all(name.endswith(out) for kind, name in found if kind == "head")
+
+
+def test_a_layer_that_bypasses_its_projection_is_refused():
+    model = build("llama", **_GATED)
+    mlp = model.model.layers[1].mlp
+
+    def fused(x):
+        inner = mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x)
+        mlp.down_proj(inner * 0)  # called, but what it gives is thrown away
+        return torch.nn.functional.linear(inner, mlp.down_proj.weight)
+
+    mlp.forward = fused
+    with pytest.raises(ChannelError, match="layer 1 cannot be read"):
+        ChannelPlan([Channel("ffn", 1, 0)]).install(model)
+
+
+def test_hooks_change_nothing_and_leave_nothing_behind():
+    model, ids = build("llama", **_GATED), torch.tensor([[1, 2, 3, 4]])
+    with torch.no_grad():
+        before = model(ids).logits
+        tap = ChannelPlan([Channel("ffn", 0, 5), Channel("head", 1, 2)]).install(model)
+        during = model(ids).logits
+        tap.remove()
+        after = model(ids).logits
+    assert torch.equal(before, during)
+    assert torch.equal(before, after)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_neuron_reads_as_the_product_of_gate_and_value_and_a_head_as_a_norm():
+    model, ids = build("llama", **_GATED), torch.tensor([[1, 2, 3, 4]])
+    seen = {}
+    layer = model.model.layers[0]
+    layer.mlp.register_forward_pre_hook(lambda _, inputs: seen.update(x=inputs[0]))
+    layer.self_attn.o_proj.register_forward_pre_hook(lambda _, inputs: seen.update(heads=inputs[0]))
+    tap = ChannelPlan([Channel("head", 0, 3), Channel("ffn", 0, 17)]).install(model)
+    with torch.no_grad():
+        model(ids)
+        product = layer.mlp.act_fn(layer.mlp.gate_proj(seen["x"])) * layer.mlp.up_proj(seen["x"])
+    read = tap.take(4)
+    torch.testing.assert_close(read[:, 1], product[0, :, 17])
+    torch.testing.assert_close(read[:, 0], seen["heads"][0, :, 24:32].norm(dim=-1))
+    tap.remove()
+
+
+@pytest.mark.parametrize("address", ["FFN 7:1031", "head 9:4"])
+def test_addresses_can_be_said_and_read(address):
+    assert str(Channel.parse(address)) == address
+
+
+@pytest.mark.parametrize("wrong", ["ffn 1:2", "FFN 1", "head -1:0", ""])
+def test_what_is_no_address_is_refused(wrong):
+    with pytest.raises(ChannelError, match="LAYER"):
+        Channel.parse(wrong)
+
+
+@pytest.mark.parametrize("channel", [Channel("ffn", 0, 80), Channel("head", 0, 4), Channel("ffn", 2, 0)])
+def test_a_channel_that_the_model_lacks_is_refused(channel):
+    with pytest.raises(ChannelError, match="no channel"):
+        ChannelPlan([channel]).install(build("llama", **_GATED))
+
+
+def test_a_push_is_what_a_channel_adds_to_the_logits():
+    """Without the norm's division: adding one unit of a neuron's direction moves the logits by its row."""
+    model = build("llama", **_GATED)
+    channel = Channel("ffn", 1, 9)
+    row = push_table(model, [channel, Channel("head", 0, 0)])
+    direction = model.model.layers[1].mlp.down_proj.weight[:, 9]
+    with torch.no_grad():
+        expected = model.lm_head(direction * model.model.norm.weight)
+    torch.testing.assert_close(row[0], expected)
+    assert not row[1].any()
