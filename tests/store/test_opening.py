@@ -64,7 +64,7 @@ def test_a_missing_store_is_not_made_when_it_is_only_to_be_read(tmp_path):
 def test_a_store_that_cannot_be_written_is_refused_at_opening(tmp_path, query):
     path = tmp_path / "e.db"
     EpisodeStore(path).close()
-    with pytest.raises(StoreError, match="readonly|read-only") as caught:
+    with pytest.raises(StoreError, match=r"readonly|read-only") as caught:
         EpisodeStore(f"sqlite:///file:{path}?{query}")
     assert_one_line_and_a_hint(caught.value)
 
@@ -105,7 +105,7 @@ def test_damage_in_the_middle_of_a_file_is_a_store_error(tmp_path):
 def test_somebody_elses_database_is_refused_and_left_alone(tmp_path):
     path = tmp_path / "other.db"
     execute(path, "CREATE TABLE customers (id INTEGER)")
-    with pytest.raises(StoreError, match="no episode store.*customers"):
+    with pytest.raises(StoreError, match=r"no episode store.*customers"):
         EpisodeStore(path)
     assert inspect(create_engine(f"sqlite:///{path}")).get_table_names() == ["customers"]
 
@@ -114,9 +114,9 @@ def test_a_newer_store_is_refused_with_its_own_error(lasting):
     EpisodeStore(lasting).close()
     database = Database(lasting)
     with database.write() as connection:
-        connection.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET version_num = '9999_future'")
+        connection.exec_driver_sql("UPDATE nr_agent_version SET version_num = '9999_future'")
     database.dispose()
-    with pytest.raises(SchemaVersionError, match="9999_future.*newer") as caught:
+    with pytest.raises(SchemaVersionError, match=r"9999_future.*newer") as caught:
         EpisodeStore(lasting)
     assert "upgrade nr-agent" in caught.value.hint
 

@@ -1,0 +1,162 @@
+"""`nr-agent episodes` and `nr-agent export`, as they are typed."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from export_helpers import make_episode, rechecked, stopped
+
+from nr_agent.cli.main import app
+from nr_agent.errors import ConfigurationError, ExportError, NotFoundError, StoreError
+from nr_agent.store import EpisodeStore
+
+EVIL = "\x1b]0;owned\x07\x1b[2J[bold]12 + 35[/bold] \u202e"
+
+
+@pytest.fixture
+def place(tmp_path, codec, monkeypatch) -> Path:
+    """A store with three episodes, which is the default one."""
+    path = tmp_path / "episodes.db"
+    monkeypatch.setenv("NR_AGENT_STORE", str(path))
+    with EpisodeStore(path) as store:
+        store.begin(rechecked(codec, "aa-recheck"))
+        store.begin(stopped(codec, "bb-stop", correct=False, status="failed"))
+        end = [("m", f"</think>\n\n{EVIL}<|im_end|>")]
+        evil = make_episode(codec, [[("m", f"{EVIL}\n\n")]], end, question=EVIL, episode_id="cc-evil")
+        store.begin(evil.model_copy(update={"answer": EVIL, "error": EVIL}))
+    return path
+
+
+@pytest.fixture
+def nr(capsys):
+    """Run a command in this process; gives standard output and standard error."""
+
+    def run(line: str) -> tuple[str, str]:
+        capsys.readouterr()
+        app(shlex.split(line), standalone_mode=False)
+        captured = capsys.readouterr()
+        return captured.out, captured.err
+
+    return run
+
+
+def test_ls_shows_the_newest_first(place, nr):
+    out, err = nr("episodes ls")
+    lines = [line for line in out.splitlines() if "-" in line[:6]]
+    assert [line.split()[0] for line in lines] == ["cc-evil", "bb-stop", "aa-recheck"]
+    assert "What is 12 + 35?" in lines[2]
+    assert "right" in lines[2]
+    assert "wrong" in lines[1]
+    assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("--limit 1", ["cc-evil"]),
+        ("--status failed", ["bb-stop"]),
+        ("--event overthinking", ["bb-stop"]),
+        ("--event intra_step", ["aa-recheck"]),
+        ("--task nothing", []),
+    ],
+)
+def test_ls_filters_and_writes_an_object_a_line(place, nr, options, expected):
+    out, _ = nr(f"episodes ls --json {options}")
+    assert [json.loads(line)["id"] for line in out.splitlines()] == expected
+
+
+def test_ls_of_an_unknown_status_names_the_option(place, nr):
+    with pytest.raises(ConfigurationError, match="--status"):
+        nr("episodes ls --status nonsense")
+
+
+def test_show_tells_what_happened_where_it_happened(place, nr):
+    out, _ = nr("episodes show aa")
+    story = [
+        "12 + 35 = 46",
+        "\u26a0 intra_step / calculation: score 0.90 over 0.50",
+        "\u21b3 recheck",
+        "\u25b8 <|recheck|>12 + 35 = 47",
+        "\u2713 answer: 47 (right)",
+    ]
+    places = [out.index(part) for part in story]
+    assert places == sorted(places)
+
+
+def test_show_marks_what_was_given_up(place, nr):
+    with EpisodeStore(place) as store:
+        store.discard("aa-recheck", [2])
+    out, _ = nr("episodes show aa")
+    assert "-- 2 think (\u2717 given up" in out
+
+
+def test_model_text_does_not_reach_the_terminal_as_commands(place, nr):
+    for line in ("episodes ls", "episodes show cc", "export --preview 3 --outcome any"):
+        out, err = nr(line)
+        assert not {"\x1b", "\x07", "\u202e"} & set(out + err), line
+    out, _ = nr("episodes show cc")
+    assert "[bold]12 + 35[/bold]" in out
+
+
+def test_show_as_json_is_the_whole_episode(place, nr, codec):
+    out, _ = nr("episodes show aa --json")
+    found = json.loads(out)
+    assert [step["ids"] for step in found["steps"]] == [step.ids for step in rechecked(codec).steps]
+
+
+def test_what_is_not_there_is_an_error_that_says_so(place, nr, tmp_path):
+    with pytest.raises(NotFoundError, match="zz"):
+        nr("episodes show zz")
+    for line in ("episodes ls", "episodes show last", f"export --out {tmp_path / 'x'}"):
+        with pytest.raises(StoreError, match="there is no episode store"):
+            nr(f"{line} --store {tmp_path / 'none.db'}")
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_export_writes_the_folder_and_says_what_is_in_it(place, nr, tmp_path):
+    out, err = nr(f"export --out {tmp_path / 'x'}")
+    assert out == f"{tmp_path / 'x'}\n"
+    assert "2 rows of 2 episodes" in err
+    assert "mask respond" in err
+    out, _ = nr(f"export --out {tmp_path / 'y'} --outcome any --format pretokenized --json")
+    assert json.loads(out) == json.loads((tmp_path / "y" / "manifest.json").read_text())
+    with pytest.raises(ExportError, match="there already"):
+        nr(f"export --out {tmp_path / 'x'}")
+    nr(f"export --out {tmp_path / 'x'} --overwrite")
+
+
+def test_export_cuts_and_verifies_with_a_models_tokenizer(place, nr, tmp_path, tokenizer):
+    model = tmp_path / "model"
+    tokenizer.save_pretrained(model)
+    (model / "config.json").write_text('{"model_type": "qwen3"}')
+    for form in ("messages", "pretokenized"):
+        out = tmp_path / form
+        _, err = nr(f"export --out {out} --format {form} --mask clean --verify --outcome any --tokenizer {model}")
+        assert "verified: 2 rows" in err
+        assert "<|recheck|>" not in (out / "train.jsonl").read_text()
+
+
+def test_preview_shows_the_masks_and_writes_nothing(place, nr, tmp_path):
+    before = {path.name for path in tmp_path.iterdir()}
+    out, _ = nr("export --preview 1")
+    treatments = [line.split()[0] for line in out.splitlines()]
+    assert treatments == ["==", "mask", "train", "mask", "mask", "train", "train"]
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_export_without_a_place_says_what_to_do(place, nr):
+    with pytest.raises(ConfigurationError, match="where to write") as caught:
+        nr("export")
+    assert "--out" in caught.value.hint
+
+
+def test_errors_are_a_line_and_a_hint_with_their_exit_code(place, tmp_path):
+    command = [sys.executable, "-m", "nr_agent.cli", "episodes", "show", "zz", "--store", str(place)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.splitlines()[0] == "error: there is no episode 'zz'"
