@@ -74,6 +74,7 @@ class Scheduler:
         self._active: list[_Job] = []
         self._wake = threading.Condition()
         self._pass = threading.RLock()  # held during a tick; others take it between two
+        self._guests = 0
         self._stopped = False
         self._thread: threading.Thread | None = None
 
@@ -93,9 +94,16 @@ class Scheduler:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Keep the thread between two passes."""
-        with self._pass:
-            yield
+        """Keep the thread between two passes. It gives way: a lock alone would be taken again by its next pass."""
+        with self._wake:
+            self._guests += 1
+        try:
+            with self._pass:
+                yield
+        finally:
+            with self._wake:
+                self._guests -= 1
+                self._wake.notify()
 
     def stop(self) -> None:
         """End the thread; steps that are not finished are cancelled."""
@@ -113,7 +121,7 @@ class Scheduler:
     def _loop(self) -> None:
         while True:
             with self._wake:
-                while not (self._stopped or self._waiting or self._active):
+                while not self._stopped and (self._guests or not (self._waiting or self._active)):
                     self._wake.wait()
                 if self._stopped:
                     return

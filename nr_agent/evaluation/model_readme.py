@@ -42,8 +42,8 @@ back unchanged, every digit is a token, `<think>`, `</think>`, `<|recheck|>` and
 
 The same command makes it again: `nr-agent models train {name} --out DIR`.
 
-Problems come from seeds below 1,000,000; one problem text in {held_out} was never trained on, whatever its seed, because
-small families repeat. Families and settings:
+Problems come from seeds below 1,000,000; one problem text in {held_out} was never trained on, whatever its seed,
+because small families repeat. Families and settings:
 
 {families}
 
