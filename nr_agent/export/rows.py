@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
-from nr_agent.engine.protocol import TextCodec
 from nr_agent.episode import Episode
 from nr_agent.errors import ConfigurationError
 from nr_agent.export.masks import IGNORED, Mask, Span, spans
@@ -28,6 +28,18 @@ _NAMED = r"<[|\uff5c][^<>|\uff5c\s]{1,40}[|\uff5c]>"
 _LOOK_ALIKE = re.compile(rf"{_NAMED}|</?think>|</?s>|<(?:start|end)_of_turn>")
 _TURN_END = re.compile(rf"(?:{_NAMED}|</s>|<end_of_turn>)\s*$")
 _BROKEN = "\ufffd"
+
+
+class Codec(Protocol):
+    """Ids as text, by the tokenizer of the model that thought them. Every engine's codec is one."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Ids as text, control tokens visible."""
+        ...
+
+    def control(self, token: str) -> int | None:
+        """Id of a control token, or None where the tokenizer has none by that name."""
+        ...
 
 
 class Refused(Exception):  # noqa: N818 - no error: an episode that makes no row
@@ -51,7 +63,7 @@ class Row:
     trained: int
 
 
-def build_row(episode: Episode, format: Format, mask: Mask, codec: TextCodec | None = None) -> Row:
+def build_row(episode: Episode, format: Format, mask: Mask, codec: Codec | None = None) -> Row:
     """The row of an episode.
 
     Raises:
@@ -73,14 +85,14 @@ def build_row(episode: Episode, format: Format, mask: Mask, codec: TextCodec | N
     return _pretokenized(episode, stay, codec)
 
 
-def span_text(span: Span, codec: TextCodec | None) -> str | None:
+def span_text(span: Span, codec: Codec | None) -> str | None:
     """The text of a span; None where only a tokenizer could tell."""
     if span.whole:
         return span.step.text
     return None if codec is None else codec.decode(span.ids)
 
 
-def spell(episode: Episode, kept: list[Span], codec: TextCodec | None) -> list[str]:
+def spell(episode: Episode, kept: list[Span], codec: Codec | None) -> list[str]:
     """The texts of spans, step by step: a step that is kept whole has the text that was stored."""
     texts = []
     for step in episode.kept:
@@ -92,7 +104,7 @@ def spell(episode: Episode, kept: list[Span], codec: TextCodec | None) -> list[s
     return texts
 
 
-def _messages(episode: Episode, kept: list[Span], codec: TextCodec | None) -> Row:
+def _messages(episode: Episode, kept: list[Span], codec: Codec | None) -> Row:
     question = episode.problem.text
     if _LOOK_ALIKE.search(question):
         raise Refused("the problem's text looks like a control token")
@@ -111,7 +123,7 @@ def _messages(episode: Episode, kept: list[Span], codec: TextCodec | None) -> Ro
     return Row(fields, _lineage(episode, fields), tokens=sum(len(span.ids) for span in kept), trained=trained)
 
 
-def _pretokenized(episode: Episode, kept: list[Span], codec: TextCodec | None) -> Row:
+def _pretokenized(episode: Episode, kept: list[Span], codec: Codec | None) -> Row:
     ids = [token for span in kept for token in span.ids]
     labels = [token if span.treatment == "train" else IGNORED for span in kept for token in span.ids]
     fields = {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}

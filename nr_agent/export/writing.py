@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from nr_agent.engine.protocol import TextCodec
 from nr_agent.episode import Episode
 from nr_agent.errors import ConfigurationError, ExportError
 from nr_agent.export.manifest import (
@@ -29,7 +28,7 @@ from nr_agent.export.manifest import (
     write_card,
 )
 from nr_agent.export.masks import MASKS, Mask
-from nr_agent.export.rows import FORMATS, Format, Refused, Row, build_row
+from nr_agent.export.rows import FORMATS, Codec, Format, Refused, Row, build_row
 from nr_agent.tokens import TURN_START
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def export(
     outcome: Outcome = "correct",
     filter: EpisodeFilter | None = None,
     overwrite: bool = False,
-    codec: TextCodec | None = None,
+    codec: Codec | None = None,
 ) -> Manifest:
     """Write the finished episodes of a store as training data.
 
@@ -158,7 +157,7 @@ def _write(
     mask: Mask,
     outcome: Outcome,
     filter: EpisodeFilter | None,
-    codec: TextCodec | None,
+    codec: Codec | None,
 ) -> Manifest:
     counts = _write_rows(folder, select_episodes(store, outcome, filter), format, mask, codec)
     template = format == "messages" and counts.chatml and bool(counts.lengths)
@@ -196,7 +195,7 @@ def _write_rows(
     episodes: Iterator[Episode],
     format: Format,
     mask: Mask,
-    codec: TextCodec | None,
+    codec: Codec | None,
 ) -> _Counts:
     counts = _Counts()
     # Trainers that read `input_ids` want these columns and no others: where a row comes from is told beside it.

@@ -20,6 +20,11 @@ Role = Literal["write", "read", "migrate"]
 
 _log = logging.getLogger(__name__)
 _WAL_ATTEMPTS = 50
+_REMEDIES = {
+    "locked": "another process is writing: wait for it, or give it a store of its own",
+    "full": "make room on the disk",
+    "malformed": "the file is damaged: restore a copy, or choose another store with --store or NR_AGENT_STORE",
+}
 _HINT = "check the path and its permissions, or choose another store with --store or NR_AGENT_STORE"
 
 
@@ -73,6 +78,8 @@ class Database:
     def read(self) -> Iterator[Connection]:
         """A connection that reads; one snapshot for the whole block."""
         with self._turn or nullcontext(), self._engine("read").connect() as connection:
+            if self.dialect == "postgresql":
+                connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
 
     @contextmanager
@@ -102,7 +109,9 @@ class Database:
 
     def unusable(self, what: str, error: BaseException) -> StoreError:
         """The error to raise when the database could not be opened, read or written."""
-        return StoreError(f"the episode store {self.label} cannot be {what}: {reason_of(error)}", hint=_HINT)
+        reason = reason_of(error)
+        hint = next((remedy for sign, remedy in _REMEDIES.items() if sign in reason), _HINT)
+        return StoreError(f"the episode store {self.label} cannot be {what}: {reason}", hint=hint)
 
     def dispose(self) -> None:
         """Close all connections. The database can be used again; one in memory is gone."""

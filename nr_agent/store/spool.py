@@ -30,7 +30,7 @@ class Spool:
         with self._locked() as file:
             # After a crash in the middle of a line, a new line begins.
             end = os.lseek(file, 0, os.SEEK_END)
-            torn = end > 0 and os.pread(file, 1, end - 1) != b"\n"
+            torn = end > 0 and _read_all(file, end - 1) != b"\n"
             _write_all(file, (b"\n" if torn else b"") + lines)
             os.fsync(file)
 
@@ -82,8 +82,8 @@ class Spool:
             os.close(file)
 
 
-def _read_all(file: int) -> bytes:
-    os.lseek(file, 0, os.SEEK_SET)
+def _read_all(file: int, start: int = 0) -> bytes:
+    os.lseek(file, start, os.SEEK_SET)
     chunks = []
     while chunk := os.read(file, 1 << 20):
         chunks.append(chunk)

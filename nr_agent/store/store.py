@@ -184,6 +184,7 @@ class EpisodeStore:
             "ended_at": datetime.now(UTC).isoformat() if status in ENDED else None,
         }
         self._writer.put([self._operation("finish", episode_id, clean_json(values))], wait=True)
+        self._known.discard(episode_id)
 
     def get(self, episode_id: str) -> Episode:
         """The whole episode, with everything that was added so far.
@@ -214,7 +215,7 @@ class EpisodeStore:
         return self.get(episode_id).steps
 
     def find(self, wanted: EpisodeFilter | None = None) -> Iterator[EpisodeSummary]:
-        """The episodes that a filter lets through, newest first.
+        """The episodes that a filter lets through, newest first; without those that only `get` sees.
 
         Raises:
             StoreError: the database cannot be read.
@@ -275,7 +276,7 @@ class EpisodeStore:
 
     def _check_known(self, episode_id: str) -> None:
         """An unknown episode is the caller's mistake, and is told to the caller rather than to the writer."""
-        if episode_id in self._known:
+        if episode_id in self._known or self._writer.aside(episode_id):
             return
         try:
             with self._database.read() as connection:

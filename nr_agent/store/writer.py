@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, NoReturn
 
 from nr_agent.errors import StoreError
 from nr_agent.store import operations
@@ -61,6 +61,7 @@ class Writer:
         self._closed = False
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
+        self._awaited: dict[int, Exception | None] = {}
         self._aside: dict[str, list[Operation]] = {}
         self._unsaved: list[Operation] = []
         self._running: set[str] = set()
@@ -87,8 +88,8 @@ class Writer:
             self._taken += len(batch)
             self._ensure_thread()
             self._state.notify_all()
-        if wait:
-            self.flush()
+            if wait:
+                self._await_commit(batch)
 
     def flush(self) -> None:
         """Wait until everything that was queued so far is committed, or was set aside.
@@ -98,15 +99,7 @@ class Writer:
         """
         self._renew_after_fork()
         with self._state:
-            ticket = self._taken
-            self._waiting += 1
-            try:
-                while self._done < ticket:
-                    self._ensure_thread()
-                    self._state.notify_all()
-                    self._state.wait()
-            finally:
-                self._waiting -= 1
+            self._wait_until_done()
             self._raise_error()
 
     def aside(self, episode_id: str) -> list[Operation]:
@@ -143,6 +136,28 @@ class Writer:
             if self._unsaved:
                 raise StoreError(f"{len(self._unsaved)} records could not be written anywhere", hint="see the log")
 
+    def _await_commit(self, batch: Sequence[Operation]) -> None:
+        """Wait for a batch's commit, and raise what became of this batch, not of another one."""
+        self._awaited |= dict.fromkeys((operation.ordinal for operation in batch), None)
+        self._wait_until_done()
+        errors = [self._awaited.pop(operation.ordinal) for operation in batch]
+        for error in errors:
+            if error is not None:
+                self._error = None if self._error is error else self._error  # it is told once
+                self._raise(error)
+        self._raise_error()
+
+    def _wait_until_done(self) -> None:
+        ticket = self._taken
+        self._waiting += 1
+        try:
+            while self._done < ticket:
+                self._ensure_thread()
+                self._state.notify_all()
+                self._state.wait()
+        finally:
+            self._waiting -= 1
+
     def _run(self) -> None:
         while True:
             with self._state:
@@ -155,7 +170,7 @@ class Writer:
                 self._commit(batch)
             except Exception as error:  # whatever it was, callers must not wait for ever
                 _log.exception("the episode store's writer met an error that it does not know")
-                self._error = error
+                self._blame(batch, error)
             self._acknowledge(batch)
 
     def _await_work(self) -> bool:
@@ -228,10 +243,8 @@ class Writer:
                 self._running.add(operation.episode_id)
 
     def _fail(self, batch: list[Operation], error: Exception | None) -> None:
-        if error is None and self.on_error == "raise":
-            return
         if self.on_error == "raise":
-            self._error = error
+            self._blame(batch, error)
             return
         if error is not None and batch:
             _log.error(
@@ -244,6 +257,15 @@ class Writer:
             for operation in batch:
                 self._aside.setdefault(operation.episode_id, []).append(operation)
         self._save_aside(batch)
+
+    def _blame(self, batch: list[Operation], error: Exception | None) -> None:
+        """Give an error to whoever waits for the batch, and else to the next caller."""
+        with self._state:
+            for operation in batch:
+                if operation.ordinal in self._awaited:
+                    self._awaited[operation.ordinal] = error
+                else:
+                    self._error = error
 
     def _save_aside(self, batch: list[Operation]) -> None:
         self._unsaved += batch
@@ -266,6 +288,9 @@ class Writer:
         if self._error is None:
             return
         error, self._error = self._error, None
+        self._raise(error)
+
+    def _raise(self, error: Exception) -> NoReturn:
         raise error if isinstance(error, StoreError) else self.database.unusable("written", error) from error
 
     def _ensure_thread(self) -> None:

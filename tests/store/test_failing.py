@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -98,6 +99,30 @@ def test_a_full_disk_is_raised_where_that_was_asked_for(tmp_path):
         store.begin(an_episode("small", steps=[], events=[], interventions=[]))
         assert store.get("small").id == "small"
     assert not spool(path).exists()
+
+
+def test_an_error_goes_to_the_thread_whose_record_it_is(tmp_path):
+    with EpisodeStore(tmp_path / "e.db", on_error="raise") as store:
+        store.begin(an_episode("warm"))
+        fill(store)
+        results: dict[str, object] = {}
+
+        def begin(name: str, steps: list) -> None:
+            try:
+                store.begin(an_episode(name, steps=steps, events=[], interventions=[]))
+                results[name] = None
+            except StoreError as error:
+                results[name] = error
+
+        big = [a_step(0, "prompt", BIG)]
+        threads = [threading.Thread(target=begin, args=(f"{n}", big if n % 2 else [])) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        written = {one.id for one in store.find()} - {"warm"}
+        assert written == {name for name, error in results.items() if error is None}
+        assert all(results[f"{n}"] is not None for n in range(1, 8, 2))
 
 
 def test_an_error_of_a_queued_record_is_raised_to_the_next_caller(tmp_path):
