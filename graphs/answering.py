@@ -19,12 +19,14 @@ class Answer:
     first. Where the context has no room left, the answer is what the thinking has stated so far.
     """
 
+    beside_others = False
+
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         control = parts.engine.codec.control
         tokens = (control(token) for token in (THINK, END_THINK, *CORRECTION_TOKENS))
-        # A closed thinking stays closed.
-        self.suppress = tuple(token for token in tokens if token is not None)
+        # A closed thinking stays closed. Without control the model is left as it is.
+        self.suppress = tuple(token for token in tokens if token is not None) if parts.control else ()
 
     def prepare(self, state: Any) -> ExtendRequest | None:
         """The rest of the turn, as far as there is room for it."""

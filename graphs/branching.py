@@ -98,6 +98,8 @@ class Explore:
     Reads what `Send` brought; writes `candidates`.
     """
 
+    beside_others = True
+
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.thinker = Thinker(parts)

@@ -138,8 +138,14 @@ class Parts:
         return refs is not None
 
     @contextmanager
-    def guard(self, episode_id: str) -> Iterator[None]:
-        """Finish the episode as failed or interrupted when an error leaves a node, and let the error go on."""
+    def guard(self, episode_id: str, *, beside_others: bool = False) -> Iterator[None]:
+        """Finish the episode as failed or interrupted when an error leaves a node, and let the error go on.
+
+        Args:
+            episode_id: the episode.
+            beside_others: other nodes of the episode run at the same time. What they think counts when the
+                episode is resumed, so its sequences stay open.
+        """
         for left in self.memory.enter(episode_id):
             self.engine.close(left)
         try:
@@ -147,14 +153,17 @@ class Parts:
         except GraphBubbleUp:
             raise  # an interrupt, say: no error
         except _INTERRUPTIONS:
-            self._finish(episode_id, "interrupted", None, "cancelled")
+            self._finish(episode_id, "interrupted", None, "cancelled", close=not beside_others)
             raise
         except BaseException as error:
-            self._finish(episode_id, "failed", "error", f"{type(error).__name__}: {error}")
+            reason = f"{type(error).__name__}: {error}"
+            self._finish(episode_id, "failed", "error", reason, close=not beside_others)
             raise
 
-    def _finish(self, episode_id: str, status: EpisodeStatus, reason: StopReason | None, error: str) -> None:
-        if self.clean_up(episode_id):  # of several forks that fail, the first one says why
+    def _finish(
+        self, episode_id: str, status: EpisodeStatus, reason: StopReason | None, error: str, *, close: bool
+    ) -> None:
+        if not close or self.clean_up(episode_id):
             self.store.finish(episode_id, status=status, stop_reason=reason, error=error)
 
     def _restore(self, state: Mapping[str, Any], ref: SequenceRef) -> SequenceRef:

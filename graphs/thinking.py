@@ -23,6 +23,7 @@ class Generating(Protocol):
     """A node that extends a sequence: what is before it and after it, so that both ways to wait share them."""
 
     parts: Parts
+    beside_others: bool
 
     def prepare(self, state: Any) -> ExtendRequest | None:
         """What to generate; None for nothing."""
@@ -35,7 +36,7 @@ class Generating(Protocol):
 
 def run(node: Generating, state: Any) -> dict[str, Any]:
     """Run a generating node; leaving it by an exception stops the engine."""
-    with node.parts.guard(state["episode_id"]):
+    with node.parts.guard(state["episode_id"], beside_others=node.beside_others):
         request = node.prepare(state)
         started = time.monotonic()
         segment = None
@@ -51,7 +52,7 @@ def run(node: Generating, state: Any) -> dict[str, Any]:
 
 async def arun(node: Generating, state: Any) -> dict[str, Any]:
     """`run` for coroutines: a task that is cancelled stops the engine."""
-    with node.parts.guard(state["episode_id"]):
+    with node.parts.guard(state["episode_id"], beside_others=node.beside_others):
         request = await asyncio.to_thread(node.prepare, state)
         started = time.monotonic()
         segment = None
@@ -95,8 +96,8 @@ class Thinker:
         codec = parts.engine.codec
         self.end_think = codec.control(END_THINK)
         corrections = (codec.control(token) for token in CORRECTION_TOKENS)
-        # The model answers correction tokens, it never writes them.
-        self.suppress = tuple(token for token in corrections if token is not None)
+        # The model answers correction tokens, it never writes them. Without control it is left as it is.
+        self.suppress = tuple(token for token in corrections if token is not None) if parts.control else ()
 
     def request(self, state: Mapping[str, Any], max_new: int) -> ExtendRequest:
         """One step, behind what is pending."""
@@ -167,6 +168,8 @@ class Think:
 
     Reads `sequence`, `pending`, `budget`; writes `sequence`, `counters`, `events`, `action`, `next`.
     """
+
+    beside_others = False
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -112,22 +113,30 @@ def test_resume_without_the_episode_says_which_store_it_needs(store, tmp_path):
 
 
 def test_crash_in_a_fork_thinks_only_that_fork_again(store):
-    thought, crashes = [], ["once"]
+    thought, crashes, saved = [], ["once"], threading.Event()
 
     def branching(text, seed):
         if text.endswith(BRANCH):
             if seed == 2 and crashes:
                 crashes.clear()
+                # LangGraph keeps what the other fork thought only if it is saved before the superstep fails.
+                assert saved.wait(10)
                 raise ConnectionError("lost")
             thought.append(seed)
             return f"way {seed}"
         return None if BRANCH in text else "circle"
 
+    class Saver(InMemorySaver):
+        def put_writes(self, config, writes, task_id, task_path=""):
+            super().put_writes(config, writes, task_id, task_path)
+            if any(channel == "candidates" and value for channel, value in writes):
+                saved.set()
+
     reasoner = create_reasoner(
         ScriptedEngine(branching, context=2000),
         detector=ScriptedDetector(words),
         store=store,
-        checkpointer=InMemorySaver(),
+        checkpointer=Saver(),
     )
     with pytest.raises(ConnectionError):
         reasoner.invoke(ask(), THREAD, durability="sync")
