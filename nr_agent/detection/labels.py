@@ -2,8 +2,8 @@
 
 * Slips: every equation in a step is checked in exact rationals, and every spelled-out count. A wrong operand in
   a right equation is not seen: that is a limit of the label.
-* Circling: a step whose results were all there before, while the answer is not. Verification after the answer
-  is not circling but overthinking.
+* Circling: a step whose results were all there before, while the answer was never reached. Verification after
+  the answer was first reached is not circling but overthinking.
 * Overthinking: a trial answer after the step already equals the final answer, and stays so to the end.
 """
 
@@ -71,12 +71,13 @@ def slip(text: str, problem: str = "") -> Literal["calculation", "derivation"] |
 def label_trace(traced: Traced) -> list[StepLabels]:
     """Label every step of a trace."""
     final = first_final(traced)
+    reached = first_reached(traced)
     labels: list[StepLabels] = []
     seen: set[str] = set()
     for number, step in enumerate(traced.steps):
         kind = slip(step.text, traced.problem.text)
         results = set(_RESULT.findall(step.text.replace(" ", "")))
-        thinking = final is None or number <= final
+        thinking = reached is None or number <= reached
         labels.append(
             StepLabels(
                 intra_step=kind is not None,
@@ -99,6 +100,13 @@ def first_final(traced: Traced) -> int | None:
             break
         first = number
     return first
+
+
+def first_reached(traced: Traced) -> int | None:
+    """Number of the first step after which a trial answer is the final answer, whether or not it stays so."""
+    if traced.answer is None:
+        return None
+    return next((number for number, step in enumerate(traced.steps) if _same(step.trial, traced.answer)), None)
 
 
 def is_right(traced: Traced) -> bool:
