@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nr_agent.actions import Action, Branch
+from nr_agent.actions import Action, Branch, Continue
 from nr_agent.policies.protocol import PolicyContext
 
 
@@ -14,6 +14,7 @@ class BranchPolicy(BaseModel):
     """Think one step in several forks and go on with the best.
 
     Attributes:
+        until_answer: only until a step has said what the answer is: what repeats itself after that is a check.
         width: how many forks.
         back: how many steps to give up before forking; 1 gives up the step that was flagged.
     """
@@ -21,9 +22,12 @@ class BranchPolicy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["branch"] = "branch"
+    until_answer: bool = False
     width: int = Field(default=2, ge=1, le=8)
     back: int = Field(default=1, ge=0, le=8)
 
     def decide(self, context: PolicyContext) -> Action:
-        """Branch, whatever the event."""
+        """Branch, or go on where the answer is there already."""
+        if self.until_answer and context.answer_stated:
+            return Continue()
         return Branch(width=self.width, back=self.back)

@@ -32,13 +32,13 @@ class StepLabels:
     Attributes:
         intra_step: it holds a slip.
         kind: which slip.
-        inter_step: it brings nothing new.
+        inter_step: it brings nothing new, and the answer was not reached before it.
         instance: the final answer was already there when it ended.
     """
 
     intra_step: bool
     kind: Literal["calculation", "derivation"] | None
-    inter_step: bool | None
+    inter_step: bool
     instance: bool | None
 
     def of(self, level: Level) -> bool | None:
@@ -82,7 +82,7 @@ def label_trace(traced: Traced) -> list[StepLabels]:
             StepLabels(
                 intra_step=kind is not None,
                 kind=kind,
-                inter_step=bool(results) and results <= seen if thinking and results else None,
+                inter_step=thinking and bool(results) and results <= seen,
                 instance=None if traced.answer is None else final is not None and number >= final,
             )
         )

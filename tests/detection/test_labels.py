@@ -43,4 +43,4 @@ def test_a_trace_without_an_answer_has_no_overthinking():
 
 def test_circling_is_a_repeated_result_before_the_answer_and_not_after():
     traced = trace(("1+1=2", None), ("So.", None), ("1+1=2", None), ("3+4=7", "7"), ("3+4=7", "7"))
-    assert [label.inter_step for label in label_trace(traced)] == [False, None, True, False, None]
+    assert [label.inter_step for label in label_trace(traced)] == [False, False, True, False, False]

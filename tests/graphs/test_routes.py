@@ -88,7 +88,7 @@ def test_remedy_after_a_cut_step_begins_a_new_paragraph(solve):
 
 
 def test_early_stop_closes_the_thinking_with_the_special_id(solve):
-    run = solve(ScriptedEngine(["2+2=4", "enough", "never thought"], answer="\\boxed{4}"), words)
+    run = solve(ScriptedEngine(["2+2=4, so the answer is 4", "enough", "never thought"], answer="\\boxed{4}"), words)
     assert run.report["stop_reason"] == "early_stop" and run.report["answer"] == "4"
     assert "never thought" not in run.final_text
     answer = run.episode.kept[-1]
@@ -98,7 +98,7 @@ def test_early_stop_closes_the_thinking_with_the_special_id(solve):
 
 
 def test_model_that_does_not_know_the_closing_token_is_closed_in_words(solve):
-    run = solve(ScriptedEngine(["enough"], missing=[END_THINK]), words)
+    run = solve(ScriptedEngine(["The answer is 42: enough"], missing=[END_THINK]), words)
     assert f"{CLOSING_SENTENCE}\n\n{END_THINK}\n\nThe final answer" in run.final_text
     assert run.report["answer"] == "42"
 

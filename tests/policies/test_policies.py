@@ -37,7 +37,7 @@ def kinds(policies: Policies, *contexts: PolicyContext) -> str:
 
 @pytest.fixture
 def default() -> Policies:
-    return load_policies("default")
+    return Policies({"intra_step": RecheckPolicy(), "inter_step": BranchPolicy(), "instance": EarlyStopPolicy()})
 
 
 @pytest.mark.parametrize(
@@ -130,10 +130,13 @@ def test_every_shipped_pack_covers_every_level():
         assert set(policies.on) >= {"intra_step", "inter_step", "instance"}
 
 
-def test_math_pack_stops_only_once_an_answer_is_stated():
-    math = load_policies("math")
-    assert kinds(math, seen("instance")) == "continue"
-    assert kinds(math, seen("instance", answer_stated=True)) == "stop"
+@pytest.mark.parametrize("name", ["default", "math"])
+def test_packs_stop_only_behind_a_stated_answer_and_branch_only_before_it(name):
+    pack = load_policies(name)
+    assert kinds(pack, seen("instance")) == "continue"
+    assert kinds(pack, seen("instance", answer_stated=True)) == "stop"
+    assert kinds(pack, seen("inter_step")) == "branch"
+    assert kinds(pack, seen("inter_step", answer_stated=True)) == "continue"
 
 
 def test_own_pack_is_loaded_by_path(tmp_path):
