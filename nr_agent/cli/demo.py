@@ -1,4 +1,4 @@
-"""Problems for a first look: each is answered, and something is seen and done on the way."""
+"""Problems for a first look, chosen so that something is seen and done on the way."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ class Demo(NamedTuple):
 
 
 DEMOS = (
-    Demo("State the final answer to the following arithmetic problem: 837 - 292 - 113 + 568 =", 1),
-    Demo("Solve the following multiplication: 57 * 87. Give only the result as your final answer.", 1),
+    Demo("State the final answer to the following arithmetic problem: 202 + 291 - 308 =", 5),
+    Demo("Determine the value of f that satisfies: 240*f = 2640", 11),
 )

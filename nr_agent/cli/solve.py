@@ -183,7 +183,7 @@ class Screen:
             text = text.rstrip("\n") if number == len(event["parts"]) - 1 else text
             inserted = part["provenance"] != "model"
             shown = f"{_MARKS['inserted']}{text}" if inserted and text.strip() else text
-            line.append(shown.replace("\n", "\n     "), style="cyan" if inserted else "")
+            line.append(shown.replace("\n\n", "\n").replace("\n", "\n     "), style="cyan" if inserted else "")
         self.console.print(line)
 
     def _end(self, event: dict[str, Any]) -> None:
