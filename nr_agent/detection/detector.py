@@ -156,7 +156,8 @@ class NeuronDetector:
             classifier = StepClassifier(state["mean"].shape[0], state["inner.weight"].shape[0])
             classifier.load_state_dict(state)
             classifiers[settings.level] = classifier.eval()
-        push = push_table(engine.model, manifest.mon.channels())
+        with engine.quiet() as model:
+            push = push_table(model, manifest.mon.channels())
         return cls(manifest, tensors["mean"], tensors["scale"], classifiers, push)
 
 

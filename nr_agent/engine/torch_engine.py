@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -201,6 +202,12 @@ class TorchEngine:
     def tokens(self, ref: SequenceRef) -> list[int]:
         """The tokens of a sequence."""
         return list(self._state(ref).ids)
+
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[PreTrainedModel]:
+        """The model, while nothing is computed: for those who want to look at it, or to run it themselves."""
+        with self._scheduler.paused():
+            yield self.model
 
     def shutdown(self) -> None:
         """Stop the thread and take the hooks out."""

@@ -76,6 +76,8 @@ class NeuronTap:
         self._handles.clear()
 
     def _hook(self, site: Site, columns: Tensor, index: Tensor) -> Any:
+        # The buffer is made where the engine computes, in inference mode; it must take values from elsewhere too.
+        @torch.inference_mode()
         def gather(_: nn.Module, inputs: tuple[Any, ...]) -> None:
             flat = inputs[0].reshape(-1, inputs[0].shape[-1])
             if self._buffer.shape[0] < flat.shape[0]:

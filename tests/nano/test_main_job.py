@@ -117,6 +117,16 @@ def test_scores_seen_while_thinking_are_the_scores_of_the_finished_text(engine, 
         assert offline == pytest.approx(scores, abs=1e-3)
 
 
+def test_a_detector_can_be_loaded_while_another_one_watches(engine, detector):
+    from nr_agent.models.registry import load_detector
+
+    engine.attach(detector.plan)
+    ref = engine.open(engine.codec.render([{"role": "user", "content": "Solve for x: 3*x = 9"}]))
+    ref = engine.extend(ref, stop=StopSpec(max_new=5)).ref
+    assert load_detector("nano", engine).id == detector.id
+    assert len(engine.extend(ref, stop=StopSpec(max_new=5)).readings) == 5
+
+
 def test_a_detector_of_another_model_is_refused(detector, tmp_path):
     from transformers import AutoTokenizer
 
