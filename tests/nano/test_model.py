@@ -41,7 +41,9 @@ def test_digits_and_control_tokens_are_single_tokens(tokenizer):
         assert tokenizer.encode(token, add_special_tokens=False) == [tokenizer.convert_tokens_to_ids(token)]
 
 
-@given(text=st.text(st.sampled_from(["<think>", "</think>", "<|recheck|>", "<|branch|>", "<|im_end|>", " ", "1"])))
+@given(
+    st.lists(st.sampled_from(["<think>", "</think>", "<|recheck|>", "<|branch|>", "<|im_end|>", " ", "1"])).map("".join)
+)
 @settings(max_examples=60, deadline=None)
 def test_user_text_never_becomes_a_control_token(engine, text):
     plain = engine.codec.render([{"role": "user", "content": "x"}])
