@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,8 @@ class TokenizerCodec:
                 "this checkpoint's tokenizer has no chat template", hint="use an instruction-tuned checkpoint"
             )
         self.tokenizer = tokenizer
+        # The engine knows the context and refuses what exceeds it; the tokenizer would only warn.
+        tokenizer.model_max_length = sys.maxsize
         self._end_ids = end_ids
         self._added: dict[str, int] = tokenizer.get_added_vocab()
         known = list(getattr(tokenizer, "chat_control_tokens", None) or [])
