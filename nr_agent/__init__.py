@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from nr_agent.policies import Policy
     from nr_agent.store import EpisodeStore
 
+    __version__: str
+
 _HOMES = {
     "Action": "nr_agent.actions",
     "Budget": "nr_agent.graphs",
@@ -38,7 +40,6 @@ _HOMES = {
     "load_engine": "nr_agent.models.registry",
 }
 
-__version__ = "0.1.0"
 __all__ = [
     "Action",
     "Budget",
@@ -60,9 +61,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name == "__version__":
+        value: Any = importlib.import_module("importlib.metadata").version("nr-agent")
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

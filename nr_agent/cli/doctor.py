@@ -7,15 +7,22 @@ import platform
 import shutil
 import sqlite3
 from collections.abc import Callable
-from importlib.metadata import version
-from typing import Annotated, Any, NamedTuple
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from nr_agent import __version__
+from nr_agent.cli._output import one_line, sanitise
 from nr_agent.errors import NRAgentError
 
-_PACKAGES = ("torch", "transformers", "langgraph", "langchain-core", "sqlalchemy", "safetensors")
+if TYPE_CHECKING:
+    from nr_agent.engine.torch_engine import TorchEngine
+
+_PACKAGES = ("nr-agent", "torch", "transformers", "langgraph", "langchain-core", "sqlalchemy", "safetensors")
+_MARKS = {"ok": "\u2713", "warn": "!", "fail": "\u2717"}
+_ROOM = 1 << 30
+_SHOWN = 300
 
 
 class Finding(NamedTuple):
@@ -35,73 +42,98 @@ def doctor(
     from nr_agent.settings import load_settings  # noqa: PLC0415 - keeps --help quick
 
     settings = load_settings()
-    chosen = model or settings.model
     findings = [
-        Finding("nr-agent", "ok", f"{__version__}, Python {platform.python_version()}"),
-        *(Finding(name, "ok", version(name)) for name in _PACKAGES),
+        Finding("python", "ok", platform.python_version()),
+        *(_package(name) for name in _PACKAGES),
         Finding("sqlite", "ok", sqlite3.sqlite_version),
-        _try("device", _device),
-        *_model(chosen),
-        _try("store", lambda: _store(store or settings.store_url)),
+        *_try("device", _device),
+        *_try("model", lambda: _model(model or settings.model)),
+        *_try("store", lambda: _store(store or settings.store_url)),
     ]
     if as_json:
         typer.echo(json.dumps([finding._asdict() for finding in findings], indent=1))
     else:
         for finding in findings:
-            mark = {"ok": "\u2713", "warn": "!", "fail": "\u2717"}[finding.state]
-            typer.echo(f"{mark} {finding.what:15} {finding.detail}")
+            typer.echo(f"{_MARKS[finding.state]} {finding.what:15} {sanitise(finding.detail)}")
     if any(finding.state == "fail" for finding in findings):
         raise typer.Exit(1)
 
 
-def _device() -> Finding:
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, "ok", version(name))
+    except PackageNotFoundError:
+        return Finding(name, "fail", f"not installed; pip install {name}")
+
+
+def _device() -> list[Finding]:
     import torch  # noqa: PLC0415 - slow to import
 
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    detail = accelerator.type if accelerator else f"cpu, {torch.get_num_threads()} threads"
-    return Finding("device", "ok", detail)
+    threads = f"{torch.get_num_threads()} threads"
+    if accelerator is not None:
+        return [Finding("device", "ok", f"{accelerator.type}, {threads}")]
+    if shutil.which("nvidia-smi"):
+        unused = f"cpu, {threads}; a GPU may be there that this build of torch cannot use: install torch for CUDA"
+        return [Finding("device", "warn", unused)]
+    return [Finding("device", "ok", f"cpu, {threads}")]
 
 
 def _model(name: str) -> list[Finding]:
-    from nr_agent.models.registry import load_detector, load_engine  # noqa: PLC0415 - imports torch
+    from nr_agent.models.registry import find_model, load_engine  # noqa: PLC0415 - keeps --help quick
+
+    folder = find_model(name)
+    engine = load_engine(name)
+    try:
+        told = f"{name} in {folder}, fingerprint {engine.fingerprint}, context {engine.capabilities.context}"
+        return [
+            Finding("model", "ok", told),
+            _control_tokens(engine),
+            *_try("detector", lambda: _detector(name, folder, engine)),
+        ]
+    finally:
+        engine.shutdown()
+
+
+def _control_tokens(engine: TorchEngine) -> Finding:
     from nr_agent.tokens import CORRECTION_TOKENS, END_THINK, THINK  # noqa: PLC0415 - beside its use
 
-    loaded: list[Any] = []
-
-    def load() -> Finding:
-        engine = load_engine(name)
-        loaded.append(engine)
-        return Finding(
-            "model", "ok", f"{name}, fingerprint {engine.fingerprint}, context {engine.capabilities.context}"
-        )
-
-    findings = [_try("model", load)]
-    if not loaded:
-        return findings
-    engine = loaded[0]
     ids = {token: engine.codec.control(token) for token in (THINK, END_THINK, *CORRECTION_TOKENS)}
     missing = [token for token, identifier in ids.items() if identifier is None]
     if missing:
-        findings.append(Finding("control tokens", "warn", f"without {', '.join(missing)}: remedies are plain words"))
-    else:
-        shown = ", ".join(f"{token} {identifier}" for token, identifier in ids.items())
-        findings.append(Finding("control tokens", "ok", shown))
-    findings.append(_try("detector", lambda: Finding("detector", "ok", load_detector(name, engine).id), failing="warn"))
-    engine.shutdown()
-    return findings
+        return Finding("control tokens", "warn", f"without {', '.join(missing)}: remedies are plain words")
+    return Finding("control tokens", "ok", ", ".join(f"{token} {identifier}" for token, identifier in ids.items()))
 
 
-def _store(where: str) -> Finding:
+def _detector(name: str, folder: Path, engine: TorchEngine) -> list[Finding]:
+    from nr_agent.models.registry import DETECTOR_FOLDER, load_detector  # noqa: PLC0415 - imports torch
+
+    home = folder / DETECTOR_FOLDER
+    if not (home / "detector.json").is_file():
+        remedy = f"solve with --no-control, or fit one: nr-agent fit --model {name} --out {home}"
+        return [Finding("detector", "warn", f"{name} has none; {remedy}")]
+    return [Finding("detector", "ok", f"{load_detector(name, engine).id}, fitted on this model")]
+
+
+def _store(where: str) -> list[Finding]:
     from nr_agent.store import EpisodeStore  # noqa: PLC0415 - imports SQLAlchemy
 
     with EpisodeStore(where) as store:
-        path = store.location
-    free = shutil.disk_usage(path if path.startswith("/") else ".").free
-    return Finding("store", "warn" if free < 1 << 30 else "ok", f"{path}, {free / (1 << 30):.1f} GiB free")
+        place = store.location
+    if not Path(place).exists():
+        return [Finding("store", "ok", place)]
+    free = shutil.disk_usage(place).free
+    room = f"{place}, {free / _ROOM:.1f} GiB free"
+    return [
+        Finding("store", "ok", room) if free >= _ROOM else Finding("store", "warn", f"{room}; make room on the disk")
+    ]
 
 
-def _try(what: str, look: Callable[[], Finding], failing: str = "fail") -> Finding:
+def _try(what: str, look: Callable[[], list[Finding]]) -> list[Finding]:
+    """What is found, or why nothing could be: whatever is broken is to be told, not to end the looking."""
     try:
         return look()
     except NRAgentError as error:
-        return Finding(what, failing, str(error).replace("\n  ", "; "))
+        return [Finding(what, "fail", str(error).replace("\n  ", "; "))]
+    except Exception as error:
+        return [Finding(what, "fail", one_line(f"{type(error).__name__}: {error}", _SHOWN))]

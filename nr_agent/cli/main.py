@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
 
 import typer
 
-from nr_agent import __version__
 from nr_agent.cli import doctor, episodes, evaluate, export, fit, models, solve
+from nr_agent.cli._output import one_line, sanitise
 from nr_agent.errors import NRAgentError
+
+_INTERRUPTED = 130
+_SHOWN = 300
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +34,8 @@ app.add_typer(models.app, name="models")
 
 def _version(asked: bool) -> None:
     if asked:
+        from nr_agent import __version__  # noqa: PLC0415 - reads the installed metadata
+
         typer.echo(f"nr-agent {__version__}")
         raise typer.Exit
 
@@ -46,18 +52,42 @@ def main() -> None:
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 store, 130 interrupted.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that cannot show a sign shows "?": no reason to lose an episode.
+        sys.stdout.reconfigure(errors="replace")
     try:
         app()
-    except NRAgentError as error:
-        if os.environ.get("NR_AGENT_DEBUG"):
-            raise
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+    except SystemExit as end:
+        # Typer turns an interrupt into this code and says nothing.
+        if end.code == _INTERRUPTED:
+            typer.echo("interrupted", err=True)
+        raise
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
     except Exception as error:
         if os.environ.get("NR_AGENT_DEBUG"):
             raise
-        typer.echo(f"error: {type(error).__name__}: {error}\n  set NR_AGENT_DEBUG=1 to see where", err=True)
-        sys.exit(1)
+        sys.exit(_explain(error))
+
+
+def _explain(error: Exception) -> int:
+    """Say what went wrong, in words that fit a terminal; the exit code."""
+    if isinstance(error, NRAgentError):
+        typer.echo(f"error: {sanitise(str(error))}", err=True)
+        return error.exit_code
+    if _by_interrupt(error):
+        typer.echo("interrupted", err=True)
+        return _INTERRUPTED
+    said = one_line(f"{type(error).__name__}: {error}", _SHOWN)
+    typer.echo(f"error: {said}\n  set NR_AGENT_DEBUG=1 to see where", err=True)
+    return 1
+
+
+def _by_interrupt(error: BaseException | None) -> bool:
+    """Whether an error is an interrupt in disguise: lazy imports of transformers wrap it into an ImportError."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

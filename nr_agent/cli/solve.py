@@ -15,7 +15,13 @@ from nr_agent.errors import ConfigurationError, DetectorError, ProblemError
 if TYPE_CHECKING:
     from rich.console import Console
 
-_MARKS = {"inserted": "\u25b8", "failure": "\u26a0", "intervention": "\u21b3", "answer": "\u2713"}
+_MARKS = {
+    "inserted": "\u25b8",
+    "failure": "\u26a0",
+    "intervention": "\u21b3",
+    "discarded": "\u2717",
+    "answer": "\u2713",
+}
 
 
 def solve(
@@ -29,7 +35,7 @@ def solve(
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of thinking.")] = 1024,
     store: Annotated[str | None, typer.Option(help="Path or URL of the episode store.")] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on standard output, and nothing else.")
+        bool, typer.Option("--json", help="One JSON object a problem on standard output, and nothing else.")
     ] = False,
     demo: Annotated[bool, typer.Option(help="Solve the demo problems.")] = False,
 ) -> None:
@@ -61,7 +67,14 @@ def solve(
 
 
 def _read(problem: str) -> str:
-    text = sys.stdin.read() if problem == "-" else problem
+    try:
+        text = sys.stdin.read() if problem == "-" else problem
+        # Bytes that are no text come in as lone surrogates, and no tokenizer or database takes those.
+        text.encode()
+    except UnicodeError as error:
+        raise ProblemError(
+            "the problem is not text in UTF-8", hint="convert it first, with iconv for example"
+        ) from error
     if not text.strip():
         raise ProblemError("the problem is empty", hint='write it in quotes: nr-agent solve "What is 12 + 35?"')
     return text
@@ -115,13 +128,14 @@ def _make(
 def _solve(reasoner: Any, asked: Any, as_json: bool) -> dict[str, Any]:
     from rich.console import Console  # noqa: PLC0415 - keeps --help quick
 
-    screen = Screen(Console(highlight=False, soft_wrap=True), quiet=as_json)
+    screen = Screen(Console(highlight=False, soft_wrap=True, emoji=False), quiet=as_json)
     config = {"configurable": {"nr_agent": {"seed": asked.seed}}}
     given = {"messages": [{"role": "user", "content": asked.problem}]}
     for part in reasoner.stream(given, config, stream_mode="custom", version="v2"):
         screen.show(part["data"])
     if as_json:
-        typer.echo(json.dumps(screen.as_json(asked), ensure_ascii=False))
+        # ASCII: model text holds no control character that a terminal would obey.
+        typer.echo(json.dumps(screen.as_json(asked)))
     return screen.report
 
 
@@ -189,6 +203,10 @@ class Screen:
     def _end(self, event: dict[str, Any]) -> None:
         report, usage = event["report"], event["report"]["usage"]
         answer = "no answer" if report["answer"] is None else sanitise(report["answer"])
+        for done in report["interventions"]:
+            lost = [branch for branch in done["branches"] if done["kept"] is not None and branch != done["kept"]]
+            if lost:
+                self._write(f"{_MARKS['discarded']} discarded  {', '.join(lost)}, in favour of {done['kept']}", "dim")
         self._write(f"\n{_MARKS['answer']} answer   {answer}", "bold green")
         self._write(
             f"  ended by {event['reason'].replace('_', ' ')}; {usage['output']} tokens: {usage['thinking']} thought, "
