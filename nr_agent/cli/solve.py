@@ -37,7 +37,7 @@ def solve(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a problem on standard output, and nothing else.")
     ] = False,
-    demo: Annotated[bool, typer.Option(help="Solve the demo problems.")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="Solve the demo problems.")] = False,
 ) -> None:
     """Solve a problem and show the thinking as it happens, with what was seen and done."""
     from nr_agent.cli.demo import DEMOS, Demo  # noqa: PLC0415 - beside its use
@@ -190,7 +190,7 @@ class Screen:
         if self.quiet:
             return
         branch = "" if event["branch"] == "main" else f"[{event['branch']}] "
-        line = Text(f"{event['index']:3}  {branch}", style="dim")
+        line = Text().append(f"{event['index']:3}  {branch}", style="dim")
         for number, part in enumerate(event["parts"]):
             text = sanitise(part["text"])
             # Blank lines end steps: the end of a line shows them as well.
