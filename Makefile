@@ -6,7 +6,7 @@ TREE := .types
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all bench lint format type setup clean
+.PHONY: help run test bench lint format type setup clean
 
 help:  ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -16,9 +16,6 @@ run: $(VENV)/.run  ## set up, and solve the demo problems with the embedded mode
 
 test: $(VENV)/.dev lint type  ## set up, and run lint, types and tests
 	@$(BIN)/python -m pytest
-
-test-all: $(VENV)/.dev lint type  ## the same with the slow tests
-	@$(BIN)/python -m pytest -m ''
 
 bench: $(VENV)/.dev  ## run the benchmarks
 	@$(BIN)/python -m benchmarks
