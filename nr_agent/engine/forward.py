@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 from nr_agent.engine.cache import SlotCache, attention_mask
 from nr_agent.errors import ModelError
 
-_RECURRENT = {"linear_attention", "mamba", "conv", "recurrent"}
+_KINDS = {"full_attention", "sliding_attention", "global"}
+"""Kinds of layers that our masks can express."""
 
 
 class Runner:
@@ -22,22 +23,23 @@ class Runner:
         model: a decoder with rotary or learned positions and plain or sliding attention.
 
     Raises:
-        ModelError: the architecture keeps state that cannot be rolled back, or takes no mask of ours.
+        ModelError: the architecture keeps state that cannot be rolled back, or computes something else over
+            ragged rows than over plain ones.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.config = model.config.get_text_config()
         self.device: torch.device = model.get_input_embeddings().weight.device  # type: ignore[assignment]
-        kinds = list(getattr(self.config, "layer_types", None) or [])
-        if _RECURRENT & set(kinds):
+        self.vocabulary = int(model.get_input_embeddings().weight.shape[0])  # type: ignore[union-attr, operator]
+        self._kinds = set(getattr(self.config, "layer_types", None) or getattr(self.config, "attention_layers", ()))
+        if self._kinds - _KINDS:
             raise ModelError(
-                f"{self.config.model_type} has recurrent layers, which cannot be rolled back",
-                hint="use a model whose layers are all attention",
+                f"{self.config.model_type} has layers of a kind that cannot be taken back or masked row by row: "
+                f"{', '.join(sorted(self._kinds - _KINDS))}",
+                hint="use a model whose layers are all full or sliding attention",
             )
         self.layers = int(self.config.num_hidden_layers)
-        self.cache = SlotCache(self.layers)
-        self._kinds = set(kinds)
         self._window = getattr(self.config, "sliding_window", None)
         self._additive = model.config._attn_implementation == "eager"
         accepted = inspect.signature(model.forward).parameters
@@ -46,6 +48,9 @@ class Runner:
             raise ModelError(
                 f"{self.config.model_type} takes no positions", hint="use a model with rotary or learned positions"
             )
+        self.cache = SlotCache(self.layers, slots=2, capacity=8)
+        self._prove()
+        self.cache = SlotCache(self.layers)
 
     @torch.inference_mode()
     def run(self, slots: Sequence[int], starts: Sequence[int], rows: Sequence[Sequence[int]]) -> Tensor:
@@ -80,6 +85,32 @@ class Runner:
         column = torch.tensor([kept.index(position) for position in last], device=self.device)
         logits: Tensor = output.logits[torch.arange(len(rows), device=self.device), column]
         return logits.float()
+
+    @torch.inference_mode()
+    def _prove(self) -> None:
+        """Compute ragged rows and compare them with plain passes: what we tell the model must mean the same to it."""
+        rows = [[token % self.vocabulary for token in row] for row in ([1, 2, 3, 4, 5, 6], [7, 8, 9])]
+        try:
+            plain = [
+                self.model(input_ids=torch.tensor([row], device=self.device), use_cache=False).logits[0, -1].float()
+                for row in rows
+            ]
+            self.run([0, 1], [0, 0], [rows[0][:4], rows[1][:1]])
+            self.run([1, 0], [1, 4], [rows[1][1:2], rows[0][4:5]])
+            ragged = self.run([0, 1], [5, 2], [rows[0][5:], rows[1][2:]])
+        except Exception as error:
+            raise ModelError(
+                f"{self.config.model_type} cannot be run over ragged rows: {error!r}",
+                hint="use a model with rotary or learned positions whose layers are all full or sliding attention",
+            ) from error
+        tolerance = 1e-3 if self.model.dtype in (torch.float32, torch.float64) else 0.1
+        for alone, together in zip(plain, ragged, strict=True):
+            off = float((alone - together).abs().mean() / alone.std().clamp(min=1e-9))
+            if off > tolerance:
+                raise ModelError(
+                    f"{self.config.model_type} computes something else over ragged rows (off by {off:.2g} deviations)",
+                    hint="load it with another attn_implementation, or use another model",
+                )
 
     def _masks(self, positions: Tensor, view: int) -> Tensor | dict[str, Tensor]:
         additive = self.model.dtype if self._additive else None

@@ -247,7 +247,9 @@ class Engine(Protocol):
 
         Raises:
             UnknownSequenceError: the handle is not of this engine, or the sequence was closed.
-            Cancelled: the step was cancelled.
+            ContextLengthError: the forced ids leave the context; a sequence that is full ends with `context`.
+            EngineError: the sequence is being extended, or it has another length than the handle says.
+            Cancelled: the sequence was closed, or the engine shut down, while the step was thought.
         """
         ...
 

@@ -34,11 +34,11 @@ def draw(logits: Tensor, sampling: Sequence[Sampling], keys: Sequence[tuple[int,
     top_p = torch.tensor([sampling[row].top_p for row in drawn], device=device)[:, None]
     top_k = torch.tensor([sampling[row].top_k or logits.shape[1] for row in drawn], device=device)[:, None]
     point = torch.tensor([uniform(*keys[row]) for row in drawn], device=device, dtype=torch.float64)[:, None]
-    ordered, tokens = (logits[index] / temperature).softmax(-1).sort(-1, descending=True)
+    ordered, tokens = (logits[index] / temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
     before = ordered.cumsum(-1) - ordered
     rank = torch.arange(logits.shape[1], device=device)
     # The token that crosses `top_p` belongs to the nucleus, as in Holtzman et al. 2020.
-    ordered = ordered.masked_fill((before >= top_p) | (rank >= top_k), 0).double()
+    ordered = ordered.masked_fill(((before >= top_p) & (rank > 0)) | (rank >= top_k), 0).double()
     total = ordered.cumsum(-1)
     chosen = torch.searchsorted(total, point * total[:, -1:], right=True).clamp_(max=logits.shape[1] - 1)
     # A point at the very end can land behind the last token of the nucleus.

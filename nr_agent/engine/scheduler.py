@@ -18,8 +18,8 @@ from nr_agent.engine.sequences import Sequences, SequenceState
 from nr_agent.episode import Run
 from nr_agent.errors import EngineError, NRAgentError
 
-TAIL = 16
-"""Tokens whose text is searched for a stop string: none is longer than that."""
+MARGIN = 4
+"""Tokens searched for a stop string beyond one a byte: tokens without text, and spaces that a decoder strips."""
 
 
 class _Job:
@@ -30,6 +30,8 @@ class _Job:
         self.state = state
         self.future: Future[Segment] = Future()
         self.start = len(state.ids)
+        self.read = state.read
+        self.tail = max((len(string.encode()) for string in request.stop.strings), default=0) + MARGIN
         state.ids.extend(request.force)
         self.logprobs: list[float | None] = [None] * len(request.force)
         self.entropies: list[float | None] = [None] * len(request.force)
@@ -39,6 +41,10 @@ class _Job:
     @property
     def sampled(self) -> int:
         return len(self.state.ids) - self.start - len(self.request.force)
+
+    @property
+    def dropped(self) -> bool:
+        return self.future.cancelled() or self.state.closed
 
 
 class Scheduler:
@@ -80,11 +86,11 @@ class Scheduler:
 
     def add(self, request: ExtendRequest, state: SequenceState) -> Future[Segment]:
         """Queue a step; its sequence is marked busy by the caller."""
-        job = _Job(request, state)
         with self._wake:
             if self._stopped:
                 state.busy = False
                 raise EngineError("the engine was shut down", hint="load it again")
+            job = _Job(request, state)
             self._waiting.append(job)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, name="nr-agent-engine", daemon=True)
@@ -104,6 +110,17 @@ class Scheduler:
             with self._wake:
                 self._guests -= 1
                 self._wake.notify()
+
+    def read_with(self, tap: Tap | None) -> None:
+        """Read with another tap from now on; to be called while paused."""
+        self.tap = tap
+        with self._wake, self.sequences.lock:
+            # Readings of the new channels must not have gaps: what is read from now on starts at the end.
+            for state in self.sequences.states.values():
+                state.read = max(state.read, len(state.ids) - 1)
+            for job in (*self._active, *self._waiting):
+                job.parts.clear()
+                job.read = max(job.read, job.start - 1)
 
     def stop(self) -> None:
         """End the thread; steps that are not finished are cancelled."""
@@ -126,26 +143,32 @@ class Scheduler:
                 if self._stopped:
                     return
             with self._pass:
-                self._admit()
                 try:
+                    self._admit()
                     self._tick()
                 except BaseException as error:
                     self._fail(error)
 
     def _admit(self) -> None:
         with self._wake, self.sequences.lock:
+            for job in [job for job in self._waiting if job.dropped]:
+                self._waiting.remove(job)
+                self._release(job, keep=False)
             while self._waiting and len(self._active) < self.batch:
                 job = self._waiting[0]
-                if not job.future.cancelled() and self.sequences.place(job.state) is None:
+                if self.sequences.place(job.state) is None:
                     return  # every slot is in use: wait until a step ends
                 self._waiting.popleft()
-                # The token that chooses the next one is always computed, even if it was before.
-                job.state.cached = min(job.state.cached, len(job.state.ids) - 1)
+                job.state.running = True
+                # The token that chooses the next one is always computed, even if it was before; so is what was
+                # computed for a step that was cancelled, and whose readings nobody got.
+                unread = len(job.state.ids) if self.tap is None else job.state.read
+                job.state.cached = min(job.state.cached, len(job.state.ids) - 1, unread)
                 self._active.append(job)
 
     def _tick(self) -> None:
         """Drop cancelled rows, take pending tokens in, sample where a row is complete."""
-        for job in [job for job in self._active if job.future.cancelled()]:
+        for job in [job for job in self._active if job.dropped]:
             self._active.remove(job)
             self._release(job, keep=False)
         # Rows that take many tokens in go together, those that decode go together: little is padded.
@@ -167,8 +190,8 @@ class Scheduler:
                 continue
             if job.end is not None:  # it was flushed
                 self._finish(job)
-            elif job.request.stop.max_new <= 0:
-                job.end = "forced"
+            elif not self._writes(job):
+                job.end = "forced" if job.request.stop.max_new <= 0 else "context"
                 self._finish(job)
             else:
                 ready.append((row, job))
@@ -194,12 +217,16 @@ class Scheduler:
             if job.end is not None and not job.request.flush:
                 self._finish(job)
 
+    def _writes(self, job: _Job) -> bool:
+        """Whether a token will be sampled behind those that a sequence has."""
+        return job.end is None and job.request.stop.max_new > 0 and len(job.state.ids) < self.context
+
     def _ended(self, job: _Job) -> EndReason | None:
         stop = job.request.stop
         if job.state.ids[-1] in stop.ids:
             return "stop_id"
         if stop.strings:
-            text = self.decode(job.state.ids[-min(job.sampled, TAIL) :])
+            text = self.decode(job.state.ids[-min(job.sampled, job.tail) :])
             if any(string in text for string in stop.strings):
                 return "stop_string"
         if len(job.state.ids) >= self.context:
@@ -213,14 +240,14 @@ class Scheduler:
         longest = max(len(tokens) for tokens in pending)
         values = self.tap.take(len(jobs) * longest).view(len(jobs), longest, -1)
         for row, (job, start, tokens) in enumerate(zip(jobs, starts, pending, strict=True)):
-            fresh = max(0, job.state.read - start)
-            if job.request.readings and fresh < len(tokens):
-                job.parts.append((start + fresh, values[row, fresh : len(tokens)].to("cpu", copy=True)))
-            job.state.read = max(job.state.read, start + len(tokens))
+            # The last token's reading belongs to the token behind it: it comes with that one, or when flushed.
+            end = len(job.state.ids) if job.request.flush or self._writes(job) else len(job.state.ids) - 1
+            fresh, stale = max(0, job.state.read - start), min(len(tokens), end - start)
+            if job.request.readings and fresh < stale:
+                job.parts.append((start + fresh, values[row, fresh:stale].to("cpu", copy=True)))
+            job.state.read = max(job.state.read, start + stale)
 
     def _finish(self, job: _Job) -> None:
-        if job in self._active:
-            self._active.remove(job)
         request, state = job.request, job.state
         ids = state.ids[job.start :]
         segment = Segment(
@@ -233,11 +260,11 @@ class Scheduler:
             end=job.end or "forced",
             readings=self._readings(job) if self.tap is not None and request.readings else None,
         )
-        self._release(job, keep=True)
-        if job.future.set_running_or_notify_cancel():
+        self._active.remove(job)
+        wanted = job.future.set_running_or_notify_cancel()  # if not, nobody will see these tokens
+        self._release(job, keep=wanted)
+        if wanted:
             job.future.set_result(segment)
-        else:  # cancelled in the last moment: nobody will see these tokens
-            self._take_back(job)
 
     def _readings(self, job: _Job) -> Readings:
         assert self.tap is not None  # noqa: S101 - the caller looked
@@ -252,15 +279,17 @@ class Scheduler:
         )
 
     def _release(self, job: _Job, *, keep: bool) -> None:
-        if not keep:
-            self._take_back(job)
-        job.state.busy = False
-
-    def _take_back(self, job: _Job) -> None:
+        """Give a sequence back to its callers; without what this step added, if that is not to be kept."""
+        state = job.state
         with self.sequences.lock:
-            del job.state.ids[job.start :]
-            job.state.cached = min(job.state.cached, max(0, job.start - 1))
-            job.state.read = min(job.state.read, max(0, job.start - 1))
+            if not keep:
+                del state.ids[job.start :]
+                state.cached = min(state.cached, job.start - 1)
+                state.read = job.read
+            state.busy = state.running = False
+            if state.closed:
+                job.future.cancel()
+                self.sequences.states.pop(job.request.ref.id, None)
 
     def _fail(self, error: BaseException) -> None:
         for job in list(self._active):

@@ -18,7 +18,9 @@ class SequenceState:
         read: positions whose readings have been delivered.
         slot: its slot in the cache, None while it has none.
         used: when it was last extended, for eviction.
-        busy: whether a step is being thought.
+        busy: whether a step is waiting or being thought.
+        running: whether its slot is being written to, so that nobody may take it.
+        closed: whether it was closed while busy; it goes when its step has left the batch.
     """
 
     ids: list[int]
@@ -28,6 +30,8 @@ class SequenceState:
     slot: int | None = None
     used: float = 0.0
     busy: bool = False
+    running: bool = False
+    closed: bool = False
 
 
 @dataclass
@@ -42,7 +46,7 @@ class Sequences:
         """Give a sequence a slot, taking it from the one unused longest if none is free.
 
         Returns:
-            The slot, or None while every slot belongs to a sequence that is being extended.
+            The slot, or None while every slot is being written to.
         """
         if state.slot is None:
             taken = {other.slot for other in self.states.values() if other.slot is not None}
@@ -53,9 +57,10 @@ class Sequences:
         return state.slot
 
     def _evict(self) -> int | None:
-        idle = [state for state in self.states.values() if state.slot is not None and not state.busy]
+        # Steps that wait may lose their slot too: if they kept it, one that waits before them would wait forever.
+        idle = [state for state in self.states.values() if state.slot is not None and not state.running]
         if not idle:
             return None
-        victim = min(idle, key=lambda state: state.used)
+        victim = min(idle, key=lambda state: (state.busy, state.used))
         slot, victim.slot, victim.cached = victim.slot, None, 0
         return slot

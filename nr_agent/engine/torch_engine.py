@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ from nr_agent.engine.protocol import (
 from nr_agent.engine.scheduler import Scheduler
 from nr_agent.engine.sequences import Sequences, SequenceState
 from nr_agent.engine.text import TokenizerCodec
-from nr_agent.errors import ContextLengthError, EngineError, UnknownSequenceError
+from nr_agent.errors import Cancelled, ContextLengthError, EngineError, UnknownSequenceError
 from nr_agent.ids import new_id
 
 
@@ -96,16 +96,13 @@ class TorchEngine:
     def attach(self, plan: TapPlan | None) -> TapLayout:
         """Choose the channels to read from now on; None reads nothing."""
         with self._scheduler.paused():
+            # A plan that fails leaves the old tap in place.
+            tap = plan.install(self.model) if plan is not None else None
             if self._tap is not None:
                 self._tap.remove()
-                self._tap = None
-            if plan is not None:
-                self._tap = plan.install(self.model)
-            self._scheduler.tap = self._tap
-            for state in self._sequences.states.values():
-                # Readings of the new channels must not have gaps: what is read from now on starts at the end.
-                state.read = max(state.read, len(state.ids) - 1)
-        return self._tap.layout if self._tap else TapLayout()
+            self._tap = tap
+            self._scheduler.read_with(tap)
+        return tap.layout if tap else TapLayout()
 
     def open(self, prompt: Sequence[int], *, seed: int = 0) -> SequenceRef:
         """Begin a sequence with a prompt; it is computed with the first step."""
@@ -116,6 +113,7 @@ class TorchEngine:
                 f"the prompt has {len(prompt)} tokens, {self.name} takes {self.capabilities.context} in all",
                 hint="shorten the problem, or choose a model with a longer context",
             )
+        self._check_ids(prompt)
         ref = SequenceRef(engine=self.fingerprint, id=new_id(), length=len(prompt))
         with self._sequences.lock:
             self._sequences.states[ref.id] = SequenceState(list(prompt), seed)
@@ -129,10 +127,16 @@ class TorchEngine:
 
     def submit(self, request: ExtendRequest) -> Future[Segment]:
         """Extend a sequence in the background; cancelling the future stops it within a few tokens."""
+        self._check_ids(request.force)
         with self._sequences.lock:
             state = self._state(request.ref)
             if state.busy:
                 raise EngineError("this sequence is already being extended", hint="fork it to think two ways at once")
+            if len(state.ids) != request.ref.length:
+                raise EngineError(
+                    f"the handle says {request.ref.length} tokens, the sequence has {len(state.ids)}",
+                    hint="use the handle that the last call returned, or roll back first",
+                )
             if len(state.ids) + len(request.force) > self.capabilities.context:
                 raise ContextLengthError(
                     f"{len(state.ids)} tokens and {len(request.force)} forced ones exceed the context of "
@@ -156,6 +160,8 @@ class TorchEngine:
         future = self.submit(ExtendRequest(ref, stop, sampling, force, flush, readings))
         try:
             return future.result()
+        except CancelledError as error:
+            raise Cancelled("the step was cancelled: its engine was shut down, or its sequence closed") from error
         except BaseException:
             future.cancel()
             raise
@@ -175,9 +181,9 @@ class TorchEngine:
             self._sequences.states[forked.id] = child
             cached = min(parent.cached, length - 1)
             if parent.slot is not None and cached:
-                was_busy, parent.busy = parent.busy, True  # its slot must not be taken for the child
+                parent.running = True  # its slot must not be taken for the child
                 slot = self._sequences.place(child)
-                parent.busy = was_busy
+                parent.running = False
                 if slot is not None:
                     self.runner.cache.copy(parent.slot, slot, cached)
                     child.cached = cached
@@ -197,11 +203,16 @@ class TorchEngine:
     def close(self, ref: SequenceRef) -> None:
         """Forget a sequence. Closing one twice is no error."""
         with self._sequences.lock:
-            self._sequences.states.pop(ref.id, None)
+            state = self._sequences.states.get(ref.id)
+            if state is not None and state.busy:
+                state.closed = True  # its slot is still written to: the scheduler drops the step, then the sequence
+            else:
+                self._sequences.states.pop(ref.id, None)
 
     def tokens(self, ref: SequenceRef) -> list[int]:
         """The tokens of a sequence."""
-        return list(self._state(ref).ids)
+        with self._sequences.lock:
+            return list(self._state(ref).ids)
 
     @contextlib.contextmanager
     def quiet(self) -> Iterator[PreTrainedModel]:
@@ -218,11 +229,17 @@ class TorchEngine:
 
     def _state(self, ref: SequenceRef) -> SequenceState:
         state = self._sequences.states.get(ref.id)
-        if state is None or ref.engine != self.fingerprint:
+        if state is None or state.closed or ref.engine != self.fingerprint:
             raise UnknownSequenceError(
                 f"sequence {ref.id} is not open in this engine", hint="reopen it from its tokens with restore()"
             )
         return state
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        # The model would fail on them, and with it the steps of everybody in the batch.
+        wrong = next((token for token in ids if not 0 <= token < self.runner.vocabulary), None)
+        if wrong is not None:
+            raise EngineError(f"token {wrong} is not one of the {self.runner.vocabulary} that {self.name} knows")
 
     def _check_cut(self, state: SequenceState, length: int) -> int:
         if state.busy:

@@ -30,7 +30,9 @@ def fingerprint(model: Any) -> str:
     digest.update(json.dumps({key: config.get(key) for key in _SHAPE_KEYS}, sort_keys=True).encode())
     for name, parameter in sorted(model.named_parameters()):
         flat = parameter.detach().reshape(-1)
-        index = torch.linspace(0, flat.numel() - 1, min(_SAMPLES, flat.numel())).long().to(flat.device)
+        index = torch.linspace(0, flat.numel() - 1, min(_SAMPLES, flat.numel())).long()
+        # In float32 the end of a large parameter is rounded up beyond it.
+        index = index.clamp_(max=flat.numel() - 1).to(flat.device)
         digest.update(f"{name}{tuple(parameter.shape)}".encode())
         digest.update(flat[index].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -93,7 +93,7 @@ def test_the_context_is_never_exceeded(qwen):
 def test_an_engine_that_was_shut_down_says_so(make_engine):
     engine = make_engine("llama")
     ref = engine.open(IDS)
-    engine.extend(ref, stop=StopSpec(max_new=1), sampling=GREEDY)
+    ref = engine.extend(ref, stop=StopSpec(max_new=1), sampling=GREEDY).ref
     engine.shutdown()
     with pytest.raises(EngineError, match="shut down"):
         engine.extend(ref, stop=StopSpec(max_new=1))
