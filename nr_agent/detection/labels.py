@@ -1,7 +1,7 @@
 """Labels of steps that no judge is needed for, each with its limits.
 
-* Slips: every equation in a step is checked in exact rationals, and every spelled-out count. A wrong operand in
-  a right equation is not seen: that is a limit of the label.
+* Slips: every equation in a step is checked in exact rationals, every `a is b*c`, and every spelled-out count. A
+  wrong operand in a right equation is not seen: that is a limit of the label.
 * Circling: a step whose results were all there before, while the answer was never reached. Verification after
   the answer was first reached is not circling but overthinking.
 * Overthinking: a trial answer after the step already equals the final answer, and stays so to the end.
@@ -22,6 +22,7 @@ from nr_agent.tasks import score
 _SPELLED = re.compile(r"(?P<word>\S+): (?P<letters>\S(?: \S)*) has (?P<count>\d+)")
 _ASKED_LETTER = re.compile(r'letter "(\w)"')
 _VERDICT = re.compile(r"=(?P<result>-?\d+)\. (?P<verdict>Not|That is) (?P<target>-?\d+)")
+_MULTIPLE = re.compile(r"(?P<whole>\d+) is (?P<times>\d+)\*(?P<divisor>\d+)")
 _RESULT = re.compile(r"[-+*/()\d]+=-?\d+")
 
 
@@ -62,10 +63,18 @@ def slip(text: str, problem: str = "") -> Literal["calculation", "derivation"] |
             return "derivation"
         if asked and letters.count(asked.group(1).lower()) != int(match["count"]):
             return "calculation"
+    for match in _MULTIPLE.finditer(text):
+        if int(match["whole"]) != int(match["times"]) * int(match["divisor"]):
+            return "calculation"
     for match in _VERDICT.finditer(text):
         if (match["result"] == match["target"]) != (match["verdict"] == "That is"):
             return "derivation"
     return None
+
+
+def results(text: str) -> set[str]:
+    """What a step calculates, as `expression=number` without spaces."""
+    return set(_RESULT.findall(text.replace(" ", "")))
 
 
 def label_trace(traced: Traced) -> list[StepLabels]:
@@ -76,17 +85,17 @@ def label_trace(traced: Traced) -> list[StepLabels]:
     seen: set[str] = set()
     for number, step in enumerate(traced.steps):
         kind = slip(step.text, traced.problem.text)
-        results = set(_RESULT.findall(step.text.replace(" ", "")))
+        own = results(step.text)
         thinking = reached is None or number <= reached
         labels.append(
             StepLabels(
                 intra_step=kind is not None,
                 kind=kind,
-                inter_step=thinking and bool(results) and results <= seen,
+                inter_step=thinking and bool(own) and own <= seen,
                 instance=None if traced.answer is None else final is not None and number >= final,
             )
         )
-        seen |= results
+        seen |= own
     return labels
 
 
@@ -96,7 +105,7 @@ def first_final(traced: Traced) -> int | None:
         return None
     first = None
     for number in range(len(traced.steps) - 1, -1, -1):
-        if not _same(traced.steps[number].trial, traced.answer):
+        if not _same(traced, traced.steps[number].trial):
             break
         first = number
     return first
@@ -106,7 +115,7 @@ def first_reached(traced: Traced) -> int | None:
     """Number of the first step after which a trial answer is the final answer, whether or not it stays so."""
     if traced.answer is None:
         return None
-    return next((number for number, step in enumerate(traced.steps) if _same(step.trial, traced.answer)), None)
+    return next((number for number, step in enumerate(traced.steps) if _same(traced, step.trial)), None)
 
 
 def is_right(traced: Traced) -> bool:
@@ -123,5 +132,10 @@ def base_rates(labelled: Sequence[Sequence[StepLabels]]) -> dict[str, float]:
     return rates
 
 
-def _same(a: str | None, b: str | None) -> bool:
-    return a is not None and b is not None and a.replace(" ", "") == b.replace(" ", "")
+def _same(traced: Traced, trial: str | None) -> bool:
+    """Whether a trial answer is the final one: written alike, or both right (a search has several solutions)."""
+    if trial is None or traced.answer is None:
+        return False
+    if trial.replace(" ", "") == traced.answer.replace(" ", ""):
+        return True
+    return score(traced.problem, trial) and score(traced.problem, traced.answer)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from nr_agent.answers import extract_answer
 from nr_agent.engine.protocol import Engine, ExtendRequest, Sampling, Segment, SequenceRef, StopSpec
 from nr_agent.episode import Problem
-from nr_agent.tokens import ANSWER_LEAD, END_THINK, STEP_END
+from nr_agent.tokens import ANSWER_LEAD, CLOSING_SENTENCE, END_THINK, STEP_END
 
 
 @dataclass
@@ -114,7 +114,8 @@ class _Sampler:
         self.trials = trials
         end = engine.codec.control(END_THINK)
         self.end_thinking: frozenset[int] = frozenset() if end is None else frozenset({end})
-        self.probe = engine.codec.encode(END_THINK + STEP_END + ANSWER_LEAD)
+        # As a stop speaks: what is asked for is what the model would answer if it were stopped here.
+        self.probe = engine.codec.encode(f"{CLOSING_SENTENCE}{STEP_END}{END_THINK}{STEP_END}{ANSWER_LEAD}")
 
     async def trace(self, problem: Problem, seed: int) -> Traced:
         engine = self.engine

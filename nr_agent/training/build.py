@@ -17,8 +17,9 @@ from nr_agent.evaluation.model_card import measure_families
 from nr_agent.evaluation.model_readme import model_readme
 from nr_agent.models.registry import DETECTOR_FOLDER, load_engine
 from nr_agent.tasks import FAMILIES, draw
+from nr_agent.training.own_failures import own_examples
 from nr_agent.training.pretrain import PretrainSettings, pretrain, save_model
-from nr_agent.training.trigger_sft import SftSettings, own_examples, trigger_sft
+from nr_agent.training.trigger_sft import SftSettings, trigger_sft
 
 SAMPLED_FROM = 200_000
 """First training seed of the traces that the trigger SFT learns from."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nr_agent.tasks import TRAINING_SEEDS, draw, held_out
-from nr_agent.tokens import ANSWER_LEAD, END_THINK, RECHECK
+from nr_agent.tokens import ANSWER_LEAD, CLOSING_SENTENCE, END_THINK, RECHECK, STEP_END
 from nr_agent.training.traces import Habits, Span, Trace, teach
 from nr_agent.training.traces.scratchpad import REDO
 
@@ -24,11 +24,10 @@ _POOL = 24
 
 
 class Corpus:
-    """An endless stream of packed training rows; batch `k` is a pure function of the seed and `k`.
+    """An endless stream of packed training rows; batch `k` depends on the seed, `k` and the families' weights alone.
 
     Args:
         tokenizer: the LRM's tokenizer, with a chat template.
-        weights: how often each family is drawn, relative to each other.
         row_tokens: length of a row. Whole traces are packed into rows; longer ones are drawn again.
         seed: seed of the stream.
         habits: the teacher's habits.
@@ -37,26 +36,29 @@ class Corpus:
     def __init__(
         self,
         tokenizer: Any,
-        weights: Mapping[str, float],
         *,
         row_tokens: int = 640,
         seed: int = 0,
         habits: Habits | None = None,
     ) -> None:
         self.tokenizer = tokenizer
-        self.families = list(weights)
-        self.weights = list(weights.values())
         self.row_tokens = row_tokens
         self.seed = seed
         self.habits = habits or Habits()
 
-    def batch(self, index: int, rows: int) -> tuple[Tensor, Tensor]:
-        """Batch `index`: ids and labels, each `[rows, row_tokens]`, int64."""
-        rng = random.Random(f"{self.seed}:{index}")
-        return pack(lambda: self._example(rng), rows, self.row_tokens, self.tokenizer.pad_token_id)
+    def batch(self, index: int, rows: int, weights: Mapping[str, float]) -> tuple[Tensor, Tensor]:
+        """Batch `index`: ids and labels, each `[rows, row_tokens]`, int64.
 
-    def _example(self, rng: random.Random) -> Example:
-        family = rng.choices(self.families, self.weights)[0]
+        Args:
+            index: number of the batch.
+            rows: number of rows.
+            weights: how often each family is drawn, relative to each other.
+        """
+        rng = random.Random(f"{self.seed}:{index}")
+        return pack(lambda: self._example(rng, weights), rows, self.row_tokens, self.tokenizer.pad_token_id)
+
+    def _example(self, rng: random.Random, weights: Mapping[str, float]) -> Example:
+        family = rng.choices(list(weights), list(weights.values()))[0]
         while True:
             problem = draw(family, rng.choice(TRAINING_SEEDS))
             if held_out(problem.text):
@@ -113,9 +115,13 @@ def encode_trace(tokenizer: Any, question: str, trace: Trace, *, triggered: str 
             step = [Span(triggered + step[0].text.removeprefix(opening)), *step[1:]]
         for text, trained in step:
             _append(tokenizer, ids, labels, text, trained)
-        _append(tokenizer, ids, labels, "\n\n", True)
-    closing: Sequence[str] = (END_THINK, "\n\n", ANSWER_LEAD, trace.answer, "}", tokenizer.eos_token)
+        _append(tokenizer, ids, labels, STEP_END, True)
+    closing: Sequence[str] = (END_THINK, STEP_END)
+    if trace.stopped:
+        closing = (CLOSING_SENTENCE, STEP_END, *closing)
     for text in closing:
+        _append(tokenizer, ids, labels, text, not trace.stopped)
+    for text in (ANSWER_LEAD, trace.answer, "}", tokenizer.eos_token):
         _append(tokenizer, ids, labels, text, True)
     return ids, labels
 

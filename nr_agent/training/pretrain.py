@@ -32,35 +32,71 @@ SIZES: dict[str, dict[str, int]] = {
 CONTEXT = 2048
 
 
+EVEN: dict[str, float] = dict.fromkeys(FAMILIES, 1.0)
+HARD: dict[str, float] = {**EVEN, "chain_sum": 1.6, "gcd": 1.6, "letter_counting": 1.6, "products": 0.6}
+"""More of the families that are still wrong most often after a first phase."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the curriculum with a rate of its own.
+
+    Attributes:
+        steps: optimiser steps.
+        learning_rate: peak rate; both optimisers use it (Muon's update is scaled to AdamW's RMS).
+        warmup: steps of linear warm-up.
+        decay: share of the steps over which the rate falls to a hundredth, linearly.
+        weights: how often each family is drawn, relative to each other.
+    """
+
+    steps: int
+    learning_rate: float
+    warmup: int = 60
+    decay: float = 0.5
+    weights: dict[str, float] = field(default_factory=lambda: dict(EVEN))
+
+    def rate(self, step: int) -> float:
+        """The learning rate at a step of this phase."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        left = (self.steps - step) / max(1, math.ceil(self.steps * self.decay))
+        return self.learning_rate * max(0.01, min(1.0, left))
+
+
 @dataclass(frozen=True)
 class PretrainSettings:
     """Everything that a run depends on.
 
     Attributes:
         size: a key of `SIZES`.
-        steps: optimiser steps.
+        phases: the curriculum.
         rows: packed rows a step.
         row_tokens: tokens a row.
-        learning_rate: peak rate; both optimisers use it (Muon's update is scaled to AdamW's RMS).
-        warmup: steps of linear warm-up.
-        decay: share of the steps over which the rate falls to a hundredth, linearly.
         seed: seed of weights and data.
-        weights: how often each family is drawn, relative to each other.
         save_every: steps between checkpoints.
         precision: accelerate's mixed precision. On CPUs without matrix units plain float32 is faster.
     """
 
     size: str = "nano"
-    steps: int = 2800
+    phases: tuple[Phase, ...] = (Phase(2800, 3e-3), Phase(1000, 1.5e-3, decay=1.0, weights=HARD))
     rows: int = 10
     row_tokens: int = 640
-    learning_rate: float = 3e-3
-    warmup: int = 60
-    decay: float = 0.5
     seed: int = 0
-    weights: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FAMILIES, 1.0))
-    save_every: int = 250
+    save_every: int = 200
     precision: str = "no"
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def phase(self, step: int) -> tuple[Phase, int]:
+        """The phase that a step belongs to, and its number in it."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase, step
+            step -= phase.steps
+        raise IndexError(step)
 
 
 def build_model(size: str, tokenizer: Any) -> PreTrainedModel:
@@ -105,8 +141,8 @@ def pretrain(out: Path, settings: PretrainSettings, *, log: Callable[[str], None
     accelerator = Accelerator(mixed_precision=settings.precision)
     tokenizer = train_tokenizer()
     model = build_model(settings.size, tokenizer)
-    optimizers = _optimizers(model, settings)
-    corpus = Corpus(tokenizer, settings.weights, row_tokens=settings.row_tokens, seed=settings.seed)
+    optimizers = _optimizers(model, settings.phases[0].learning_rate)
+    corpus = Corpus(tokenizer, row_tokens=settings.row_tokens, seed=settings.seed)
     state_file = out / "state.pt"
     done, seen = 0, 0
     if state_file.exists():
@@ -120,11 +156,12 @@ def pretrain(out: Path, settings: PretrainSettings, *, log: Callable[[str], None
     model.train()
     started, fresh, running = time.monotonic(), 0, None
     for step in range(done, settings.steps):
-        rate = settings.learning_rate * _schedule(step, settings)
+        phase, within = settings.phase(step)
+        rate = phase.rate(within)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        ids, labels = corpus.batch(step, settings.rows)
+        ids, labels = corpus.batch(step, settings.rows, phase.weights)
         ids, labels = ids.to(accelerator.device), labels.to(accelerator.device)
         with accelerator.autocast():
             loss = model(input_ids=ids, labels=labels, use_cache=False).loss
@@ -159,26 +196,19 @@ def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _optimizers(model: PreTrainedModel, settings: PretrainSettings) -> list[torch.optim.Optimizer]:
+def _optimizers(model: PreTrainedModel, rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for embeddings and norms."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
     chosen = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in chosen]
     return [
-        torch.optim.Muon(matrices, lr=settings.learning_rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.Muon(matrices, lr=rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
-def _schedule(step: int, settings: PretrainSettings) -> float:
-    if step < settings.warmup:
-        return (step + 1) / settings.warmup
-    left = (settings.steps - step) / max(1, math.ceil(settings.steps * settings.decay))
-    return max(0.01, min(1.0, left))
-
-
 def _check_settings(path: Path, settings: PretrainSettings) -> None:
-    wanted = asdict(settings)
+    wanted = json.loads(json.dumps(asdict(settings)))
     if not path.exists():
         path.write_text(json.dumps(wanted, indent=2))
     elif json.loads(path.read_text()) != wanted:

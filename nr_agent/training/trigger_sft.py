@@ -16,18 +16,11 @@ from typing import Any
 
 import torch
 
-from nr_agent.detection.labels import label_trace
-from nr_agent.detection.traces import Traced
-from nr_agent.equations import Equation, equations
 from nr_agent.tasks import TRAINING_SEEDS, draw, held_out
-from nr_agent.tokens import BRANCH, RECHECK, STEP_END
-from nr_agent.training.corpus import IGNORED, Example, encode_trace, pack
+from nr_agent.tokens import RECHECK
+from nr_agent.training.corpus import Example, encode_trace, pack
+from nr_agent.training.own_failures import REDO
 from nr_agent.training.traces import Habits, teach
-from nr_agent.training.traces.arithmetic import apply, work_out
-from nr_agent.training.traces.families import countdown_attempts, parse_countdown
-
-REDO = "Let me redo that: "
-OTHER_WAY = "Let me try another way."
 
 
 @dataclass(frozen=True)
@@ -67,7 +60,7 @@ def trigger_sft(
     Args:
         model: the model.
         tokenizer: its tokenizer, with the correction tokens.
-        own: examples made of the model's own traces (`own_examples`).
+        own: examples made of the model's own traces (`nr_agent.training.own_failures`).
         families: families of the clean and planted traces.
         settings: see there.
         log: gets a line now and then.
@@ -102,40 +95,13 @@ def trigger_sft(
     return model.eval()
 
 
-def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> list[Example]:
-    """Examples of what to do after a trigger, at the places where the model itself failed.
-
-    A slip in an equation of two numbers is followed by `<|recheck|>` and the calculation worked out; a repeated
-    attempt in a countdown problem by `<|branch|>` and an attempt that was not made yet. As many sound steps get a
-    needless `<|recheck|>`, answered by a confirmation. Only the remedy counts in the loss.
-    """
-    rng = random.Random(seed)
-    failing: list[Example] = []
-    sound: list[Example] = []
-    for traced in traces:
-        if held_out(traced.problem.text):
-            continue
-        for number, label in enumerate(label_trace(traced)):
-            if label.inter_step and traced.problem.task == "countdown":
-                remedy = _another_way(traced, number, rng)
-                failing += [_example(tokenizer, traced, number, BRANCH, remedy)] if remedy else []
-                continue
-            redone = _redo(traced.steps[number].text, rng)
-            if redone is None:
-                continue
-            example = _example(tokenizer, traced, number, RECHECK, redone)
-            (failing if label.intra_step else sound).append(example)
-    rng.shuffle(sound)
-    return failing + sound[: max(len(failing) // 2, 1)]
-
-
 def planted_example(tokenizer: Any, family: str, rng: random.Random) -> Example | None:
     """A teacher's trace in which second thoughts are triggered instead of spontaneous; None where it has none."""
     while True:
         problem = draw(family, rng.choice(TRAINING_SEEDS))
         if not held_out(problem.text):
             break
-    trace = teach(family, problem.text, rng, Habits(redo=0.15, slip=0.15, passes=(0.6, 0.3, 0.1)))
+    trace = teach(family, problem.text, rng, Habits(redo=0.15, slip=0.2, passes=(0.6, 0.3, 0.1)))
     ids, labels = encode_trace(tokenizer, problem.text, trace, triggered=REDO)
     return (ids, labels) if tokenizer.convert_tokens_to_ids(RECHECK) in ids else None
 
@@ -160,56 +126,3 @@ def _draw(
             example = rng.choice(own)
         if example is not None and len(example[0]) <= settings.row_tokens:
             return example
-
-
-def _example(tokenizer: Any, traced: Traced, number: int, trigger: str, remedy: str) -> Example:
-    prefix = traced.ids[: traced.steps[number].end]
-    body = tokenizer.encode(remedy + STEP_END, add_special_tokens=False)
-    ids = [*prefix, tokenizer.convert_tokens_to_ids(trigger), *body]
-    return ids, [*[IGNORED] * (len(prefix) + 1), *body]
-
-
-def _redo(text: str, rng: random.Random) -> str | None:
-    """The remedy of a step that calculates with two whole numbers: its wrong equation, or one of the right ones."""
-    simple = [(equation, pair) for equation in equations(text) if (pair := _pair(equation)) is not None]
-    if not simple or any(word in text for word in ("redo", "double-check")):
-        return None
-    wrong = [entry for entry in simple if not entry[0].holds]
-    equation, (a, op, b) = wrong[0] if wrong else rng.choice(simple[-1:])
-    verdict = "as I had" if equation.holds else "not what I had"
-    return f"{REDO}{work_out(a, op, b)}. So {equation.left}={equation.value}, {verdict}"
-
-
-def _pair(equation: Equation) -> tuple[int, str, int] | None:
-    """The operands of `a op b`, where both and the result are whole."""
-    for place in range(1, len(equation.left)):
-        op = equation.left[place]
-        if op in "+-*/" and equation.left[place - 1].isdigit():
-            a, b = equation.left[:place], equation.left[place + 1 :]
-            if equation.value.denominator == 1 and _whole(a) and _whole(b):
-                return int(a), op, int(b)
-            return None
-    return None
-
-
-def _whole(text: str) -> bool:
-    return text.removeprefix("-").isdigit()
-
-
-def _another_way(traced: Traced, number: int, rng: random.Random) -> str | None:
-    """An attempt at a countdown problem that was not made before; the solution, more often than not."""
-    numbers, target = parse_countdown(traced.problem.text)
-    before = "".join(step.text for step in traced.steps[: number + 1])
-    fresh: list[tuple[str, int]] = []
-    solving: list[tuple[str, int]] = []
-    for attempt in countdown_attempts(numbers):
-        (a, op, b), (x, op2, y) = attempt.first, attempt.second
-        written = f"{a}{op}{b}={apply(a, op, b)}, {x}{op2}{y}={attempt.result}"
-        if written not in before:
-            (solving if attempt.result == target else fresh).append((written, attempt.result))
-    pool = solving if solving and (rng.random() < 0.7 or not fresh) else fresh
-    if not pool:
-        return None
-    written, result = rng.choice(pool)
-    verdict = f"That is {target}." if result == target else f"Not {target}."
-    return f"{OTHER_WAY} Try {written}. {verdict}"

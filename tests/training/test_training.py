@@ -8,10 +8,11 @@ from nr_agent.errors import ConfigurationError
 from nr_agent.tasks import FAMILIES, draw, held_out
 from nr_agent.tokens import RECHECK
 from nr_agent.training.corpus import IGNORED, Corpus, encode_trace
-from nr_agent.training.pretrain import PretrainSettings, build_model, pretrain
+from nr_agent.training.own_failures import own_examples
+from nr_agent.training.pretrain import Phase, PretrainSettings, build_model, pretrain
 from nr_agent.training.tokenizer import train_tokenizer
 from nr_agent.training.traces import Habits, teach
-from nr_agent.training.trigger_sft import SftSettings, own_examples, planted_example, trigger_sft
+from nr_agent.training.trigger_sft import SftSettings, planted_example, trigger_sft
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +22,8 @@ def tokenizer():
 
 def test_a_batch_is_a_function_of_its_seed_and_number(tokenizer):
     weights = dict.fromkeys(FAMILIES, 1.0)
-    first, again = (Corpus(tokenizer, weights, seed=3).batch(7, 2) for _ in range(2))
-    other = Corpus(tokenizer, weights, seed=4).batch(7, 2)
+    first, again = (Corpus(tokenizer, seed=3).batch(7, 2, weights) for _ in range(2))
+    other = Corpus(tokenizer, seed=4).batch(7, 2, weights)
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
     assert not torch.equal(first[0], other[0])
@@ -30,7 +31,7 @@ def test_a_batch_is_a_function_of_its_seed_and_number(tokenizer):
 
 def test_the_problem_and_planted_slips_do_not_count_in_the_loss(tokenizer):
     problem = draw("chain_sum", 3)
-    trace = teach("chain_sum", problem.text, random.Random(1), Habits(slip=1.0))
+    trace = teach("chain_sum", problem.text, random.Random(1), Habits(slip=1.0, stopped=0.0))
     ids, labels = encode_trace(tokenizer, problem.text, trace)
     trained = tokenizer.decode([label for label in labels if label != IGNORED])
     assert problem.text not in trained
@@ -42,7 +43,9 @@ def test_the_problem_and_planted_slips_do_not_count_in_the_loss(tokenizer):
 
 
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path):
-    settings = PretrainSettings(size="tiny", steps=6, rows=1, row_tokens=640, save_every=3)
+    settings = PretrainSettings(
+        size="tiny", phases=(Phase(4, 3e-3), Phase(2, 1e-3)), rows=1, row_tokens=640, save_every=3
+    )
     whole = pretrain(tmp_path / "whole", settings, log=lambda _: None)
 
     class InterruptedRunError(Exception):
@@ -65,7 +68,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path):
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
     with pytest.raises(ConfigurationError, match="other settings"):
-        pretrain(tmp_path / "cut", PretrainSettings(size="tiny", steps=7), log=lambda _: None)
+        pretrain(tmp_path / "cut", PretrainSettings(size="tiny", phases=(Phase(7, 3e-3),)), log=lambda _: None)
 
 
 def test_a_trigger_is_never_trained_and_its_remedy_is(tokenizer):

@@ -20,19 +20,23 @@ def apply(a: int, op: str, b: int) -> int:
 
 
 def work_out(a: int, op: str, b: int) -> str:
-    """The columns of `a op b`, right to left, as `x op y=z` separated by commas."""
-    if op == "+" and a >= 0 and b >= 0:
-        return _columns_of_sum(a, b)
-    if op == "+":  # one is negative: a+b is a difference of the magnitudes
-        larger, smaller = sorted((abs(a), abs(b)), reverse=True)
-        return _columns_of_difference(larger, smaller) if a * b < 0 else _columns_of_sum(abs(a), abs(b))
-    if op == "-" and a >= 0 and b >= 0:
-        return _columns_of_difference(max(a, b), min(a, b))
-    if op == "-":
-        return work_out(a, "+", -b)
+    """The columns of `a op b`, right to left, as `x op y=z` separated by commas.
+
+    Where the columns are those of another calculation than the one that is asked for (magnitudes of negative
+    numbers, the larger number first, a factor without its zeros), that one is named first.
+    """
+    if op in "+-":
+        first, second = a, b if op == "+" else -b
+        if first * second >= 0:
+            x, y = abs(first), abs(second)
+            return _named(f"{x}+{y}", f"{a}{op}{b}", _columns_of_sum(x, y))
+        x, y = sorted((abs(first), abs(second)), reverse=True)
+        return _named(f"{x}-{y}", f"{a}{op}{b}", _columns_of_difference(x, y))
     if op == "*":
-        return _columns_of_product(abs(a), abs(b))
-    return _long_division(abs(a), abs(b))
+        x, y = sorted((abs(a), abs(b)), reverse=True)
+        return _named(f"{x}*{y}", f"{a}{op}{b}", _columns_of_product(x, y))
+    x, y = abs(a), abs(b)
+    return _named(f"{x}/{y}", f"{a}{op}{b}", _long_division(x, y))
 
 
 def near_miss(value: int, rng: random.Random) -> int:
@@ -63,23 +67,26 @@ def _columns_of_difference(a: int, b: int) -> str:
 
 
 def _columns_of_product(a: int, b: int) -> str:
-    """Split the second factor by its digits, then add the partial products."""
-    if b < 10 and a < 10:
-        return f"{b}*{a}={a * b}"
-    if b < 10:
+    """Split the second factor by its digits, work each partial product out, then add them up."""
+    written, total = [], 0
+    for place, digit in enumerate(map(int, reversed(str(b)))):
+        if not digit:
+            continue
+        zeros = 10**place
+        part = a * digit * zeros
+        bare = int(str(a).rstrip("0") or "0")
         columns, carry = [], 0
-        for digit in reversed(str(a)):
-            product = int(digit) * b + carry
-            columns.append(f"{b}*{digit}+{carry}={product}" if carry else f"{b}*{digit}={product}")
+        for other in map(int, reversed(str(bare))):
+            product = other * digit + carry
+            columns.append(f"{digit}*{other}+{carry}={product}" if carry else f"{digit}*{other}={product}")
             carry = product // 10
-        return ", ".join(columns)
-    parts = [int(digit) * 10**place for place, digit in enumerate(reversed(str(b))) if digit != "0"]
-    written = [f"{a}*{part}={a * part}" for part in parts]
-    total = a * parts[0]
-    for part in parts[1:]:
-        written.append(f"{total}+{a * part}={total + a * part}")
-        total += a * part
-    return ", ".join(written)
+        written += columns
+        if len(columns) > 1 or bare != a or zeros > 1:
+            written.append(f"{a}*{digit * zeros}={part}")
+        if total:
+            written.append(f"{total}+{part}={total + part}")
+        total += part
+    return ", ".join(written) or f"{b}*{a}=0"
 
 
 def _long_division(a: int, b: int) -> str:
@@ -91,6 +98,10 @@ def _long_division(a: int, b: int) -> str:
         written.append(f"{rest}-{b * part}={rest - b * part}")
         rest -= b * part
     return ", ".join(written)
+
+
+def _named(name: str, asked: str, columns: str) -> str:
+    return columns if name == asked else f"{name}: {columns}"
 
 
 def _digits(a: int, b: int) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from nr_agent.training.traces.arithmetic import apply, work_out
+from nr_agent.training.traces.arithmetic import apply, near_miss, work_out
 from nr_agent.training.traces.scratchpad import Habits, Scratchpad, Trace
 
 Teacher = Callable[[str, Scratchpad], Trace]
@@ -87,9 +87,17 @@ def gcd(question: str, pad: Scratchpad) -> Trace:
     def work() -> str:
         a, b = max(first, second), min(first, second)
         while a % b:
+            times = max(2, a // b + pad.rng.randint(0, 1))
+            pad.stumble(f"{a} is {times}*{b}", f"{work_out(times, '*', b)}. So {times}*{b}={times * b}, not what I had")
             multiple = pad.calculate(b, "*", a // b) if a // b > 1 else b
             a, b = b, pad.calculate(a, "-", multiple)
-        pad.say(f"{a} is {a // b}*{b}")
+        pad.claim(
+            before=f"{a} is ",
+            value=f"{a // b}*{b}",
+            wrong=lambda: f"{a // b + 1}*{b}",
+            redo=work_out(a // b, "*", b),
+            restate=f"So {a} is ",
+        )
         return str(b)
 
     return pad.solve(work)
@@ -118,13 +126,14 @@ def countdown(question: str, pad: Scratchpad) -> Trace:
 
     def write(attempt: Attempt, lead: str, after: str) -> None:
         (a, op, b), (x, op2, y) = attempt.first, attempt.second
+        inner = apply(a, op, b)
         pad.claim(
-            before=f"{lead}{a}{op}{b}={apply(a, op, b)}, {x}{op2}{y}=",
-            value=str(attempt.result),
-            wrong=lambda: str(target if attempt.result != target else target + pad.rng.choice((-2, -1, 1, 2))),
-            redo=work_out(x, op2, y),
-            restate=f"So {x}{op2}{y}=",
-            after=after,
+            before=f"{lead}{a}{op}{b}=",
+            value=f"{inner}, {x}{op2}{y}={attempt.result}",
+            wrong=lambda: _wrong_attempt(attempt, target, pad.rng),
+            redo=f"{work_out(a, op, b)}, {work_out(x, op2, y)}",
+            restate=f"So {a}{op}{b}=",
+            verdict=after,
         )
 
     def work() -> str:
@@ -156,7 +165,7 @@ def letter_counting(question: str, pad: Scratchpad) -> Trace:
                 before=f"{word}: {' '.join(spelled)} has ",
                 value=str(count),
                 wrong=lambda count=count: str(count + 1 if not count else count - 1),  # type: ignore[misc]
-                redo=", ".join(f"{char} {'yes' if char == letter else 'no'}" for char in spelled),
+                redo=look_through(spelled, letter),
                 restate=f"So {word} has ",
                 after=f", {total}+{count}={total + count}" if count else "",
             )
@@ -164,6 +173,15 @@ def letter_counting(question: str, pad: Scratchpad) -> Trace:
         return str(total)
 
     return pad.solve(work)
+
+
+def look_through(word: str, letter: str) -> str:
+    """A word's letters one by one, with a running count of the one that is asked for."""
+    count, looks = 0, []
+    for char in word:
+        count += char == letter
+        looks.append(f"{char} yes {count}" if char == letter else f"{char} no")
+    return f"{letter} in {', '.join(looks)}"
 
 
 def parse_countdown(question: str) -> tuple[list[int], int]:
@@ -193,6 +211,16 @@ def countdown_attempts(numbers: list[int]) -> list[Attempt]:
                 if op2 in "-/" and _allowed(c, op2, inner):
                     attempts.append(Attempt((a, op, b), (c, op2, inner), f"{c}{op2}({a}{op}{b})"))
     return attempts
+
+
+def _wrong_attempt(attempt: Attempt, target: int, rng: random.Random) -> str:
+    """How an attempt's values are written with a slip: the first one wrong, or the second one hoped for."""
+    (a, op, b), (x, op2, y) = attempt.first, attempt.second
+    inner = apply(a, op, b)
+    if rng.random() < 0.5:
+        return f"{near_miss(inner, rng)}, {x}{op2}{y}={attempt.result}"
+    off = target if attempt.result != target else target + rng.choice((-2, -1, 1, 2))
+    return f"{inner}, {x}{op2}{y}={off}"
 
 
 def _allowed(a: int, op: str, b: int) -> bool:

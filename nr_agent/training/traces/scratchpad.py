@@ -30,20 +30,30 @@ class Habits:
         slip: share of calculations with a planted slip (noticed at once, masked from the loss).
         passes: weights of 0, 1, 2, ... verification passes after the answer.
         closing: share of traces that end in the closing sentence.
+        stopped: share of traces that are closed from outside, anywhere from where the answer is known. The
+            closing itself is masked from the loss; the answer behind it is not.
     """
 
-    redo: float = 0.07
-    slip: float = 0.04
+    redo: float = 0.06
+    slip: float = 0.06
     passes: tuple[float, ...] = (0.2, 0.3, 0.3, 0.2)
     closing: float = 0.3
+    stopped: float = 0.2
 
 
 @dataclass
 class Trace:
-    """A thought-through problem: the steps, each a list of spans, and the answer."""
+    """A thought-through problem.
+
+    Attributes:
+        steps: the steps, each a list of spans.
+        answer: the answer.
+        stopped: the thinking was closed from outside.
+    """
 
     steps: list[list[Span]] = field(default_factory=list)
     answer: str = ""
+    stopped: bool = False
 
     @property
     def thinking(self) -> str:
@@ -90,7 +100,15 @@ class Scratchpad:
         )
 
     def claim(
-        self, *, before: str, value: str, wrong: Callable[[], str], redo: str, restate: str, after: str = ""
+        self,
+        *,
+        before: str,
+        value: str,
+        wrong: Callable[[], str],
+        redo: str,
+        restate: str,
+        after: str = "",
+        verdict: str = "",
     ) -> str:
         """Write a step that claims a value, and now and then look at it again.
 
@@ -100,20 +118,28 @@ class Scratchpad:
             wrong: gives a plausible wrong value.
             redo: how the value is worked out at length.
             restate: the claim's first half as it is repeated after that.
-            after: the step's text after the value.
+            after: the step's text after the value; after a slip it is said once the value is mended.
+            verdict: what is said of the value, in the step and whenever it was looked at again.
         """
         if self.rng.random() < self.habits.slip:
-            self.trace.steps.append([Span(before), Span(wrong(), trained=False)])
-            self.say(f"{self.rng.choice(REDO)}{redo}. {restate}{value}, not what I had{after}")
+            self.trace.steps.append([Span(before), Span(wrong() + verdict, trained=False)])
+            self.say(f"{self.rng.choice(REDO)}{redo}. {restate}{value}, not what I had{after}{verdict}")
         else:
-            self.trace.steps.append([Span(f"{before}{value}{after}")])
+            self.trace.steps.append([Span(f"{before}{value}{after}{verdict}")])
             if self.rng.random() < self.habits.redo:
-                self.say(f"{self.rng.choice(REDO)}{redo}. {restate}{value}, as I had")
+                self.say(f"{self.rng.choice(REDO)}{redo}. {restate}{value}, as I had{verdict}")
         return value
+
+    def stumble(self, wrong: str, redo: str) -> None:
+        """Now and then write a step that is wrong as a whole, and see it."""
+        if self.rng.random() < self.habits.slip:
+            self.trace.steps.append([Span(wrong, trained=False)])
+            self.say(f"{self.rng.choice(REDO)}{redo}")
 
     def solve(self, work: Callable[[], str], verify: Callable[[], str] | None = None) -> Trace:
         """Do the work, state the answer, and verify as often as the habits say."""
         answer = work()
+        reached = len(self.trace.steps)
         self.say(f"So the answer is {answer}.")
         passes = self.rng.choices(range(len(self.habits.passes)), self.habits.passes)[0]
         for _ in range(passes):
@@ -123,5 +149,9 @@ class Scratchpad:
             self.say(f"So the answer is still {answer}.")
         if self.rng.random() < self.habits.closing:
             self.say(FINISHED)
+        if self.rng.random() < self.habits.stopped:
+            self.trace.stopped = True
+            end = self.rng.choice((reached, reached + 1, self.rng.randint(reached, len(self.trace.steps))))
+            del self.trace.steps[end:]
         self.trace.answer = answer
         return self.trace
