@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-ARMS = {"vanilla": "the bare model", "nr_agent": "watched and controlled, by the default policies"}
+ARMS = {
+    "vanilla": "the bare model",
+    "nr_agent": "watched by its detector and controlled",
+    "oracle": "controlled at the true times: what the policies could do with a perfect detector",
+}
 
 
 def evaluate(
@@ -29,7 +32,8 @@ def evaluate(
     """
     from nr_agent.engine.protocol import Sampling  # noqa: PLC0415 - imported when needed
     from nr_agent.errors import TaskError  # noqa: PLC0415 - imported when needed
-    from nr_agent.evaluation.harness import run_arms  # noqa: PLC0415 - imported when needed
+    from nr_agent.evaluation.controls import OracleDetector  # noqa: PLC0415 - imported when needed
+    from nr_agent.evaluation.harness import graph_arm, run_arms  # noqa: PLC0415 - imported when needed
     from nr_agent.graphs import Budget, create_reasoner  # noqa: PLC0415 - imports LangGraph
     from nr_agent.models.registry import load_detector, load_engine  # noqa: PLC0415 - imports torch
     from nr_agent.tasks import family_names  # noqa: PLC0415 - imported when needed
@@ -45,12 +49,11 @@ def evaluate(
     def arm(name: str) -> Any:
         if name == "vanilla":
             return create_reasoner(engine, detector=None, control=False, **common)
-        return create_reasoner(
-            engine, detector=load_detector(model, engine, folder=detector), policies=policies, **common
-        )
+        watch = OracleDetector(engine) if name == "oracle" else load_detector(model, engine, folder=detector)
+        return create_reasoner(engine, detector=watch, policies=policies, **common)
 
     results = run_arms(
-        {name: _solver(lambda name=name: arm(name)) for name in chosen},  # type: ignore[misc]
+        {name: graph_arm(lambda name=name: arm(name)) for name in chosen},  # type: ignore[misc]
         families,
         n=n,
         seed=seed,
@@ -74,31 +77,3 @@ def evaluate(
                 f"p {against['mcnemar_p']:.2g}, {against['token_ratio']:.0%} of the tokens"
             )
         typer.echo(line)
-
-
-def _solver(make: Callable[[], Any]) -> Any:
-    """An arm of the harness: the graph is made when it is first used, and runs many problems at once."""
-
-    def solve(problems: Sequence[tuple[Any, int]], _: Callable[[int], None]) -> list[Mapping[str, Any]]:
-        reasoner = make()
-        results = reasoner.batch(
-            [{"messages": [{"role": "user", "content": problem.text}]} for problem, _ in problems],
-            [
-                {
-                    "max_concurrency": 32,
-                    "configurable": {
-                        "nr_agent": {
-                            "seed": seed,
-                            "reference": problem.reference,
-                            "task": problem.task,
-                            "problem_seed": problem.seed,
-                            "domain": problem.domain,
-                        }
-                    },
-                }
-                for problem, seed in problems
-            ],
-        )
-        return [result["reasoning"] for result in results]
-
-    return solve

@@ -23,7 +23,7 @@ def ls() -> None:
 @app.command("train")
 def train(
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and the finished model; a run goes on in it.")],
-    size: Annotated[str, typer.Argument(help="nano, mini, or tiny for a trial.")] = "nano",
+    size: Annotated[str, typer.Argument(help="nano, nano-llama, mini, or tiny for a trial.")] = "nano",
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of pre-training.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and data.")] = 0,
 ) -> None:
@@ -34,6 +34,8 @@ def train(
 
     if size not in SIZES:
         raise ConfigurationError(f"there is no size {size!r}", hint=f"choose from: {', '.join(SIZES)}")
-    pretrain = PretrainSettings(size=size, seed=seed, steps=steps or PretrainSettings().steps)
+    pretrain = PretrainSettings(size=size, seed=seed)
+    if steps is not None:
+        pretrain = pretrain.shortened(steps)
     folder = build(out, BuildSettings(pretrain=pretrain), log=lambda line: typer.echo(line, err=True))
     typer.echo(str(folder))

@@ -32,6 +32,7 @@ class Row:
         interventions: how often the controller intervened, by kind.
         stop_reason: how the thinking ended.
         episode_id: the episode in the store.
+        steps: steps of thinking, discarded ones included.
     """
 
     arm: str
@@ -43,6 +44,7 @@ class Row:
     interventions: dict[str, int]
     stop_reason: str
     episode_id: str
+    steps: int = 0
 
 
 def run_arms(
@@ -103,6 +105,38 @@ def run_arms(
     return results
 
 
+def graph_arm(make: Callable[[], Any], *, at_once: int = 32) -> Solve:
+    """An arm that runs a reasoner's graph.
+
+    Args:
+        make: makes the graph, when the arm is first used.
+        at_once: how many problems are solved at the same time.
+    """
+
+    def solve(problems: Sequence[tuple[Problem, int]], _: Callable[[int], None]) -> list[Mapping[str, Any]]:
+        results = make().batch(
+            [{"messages": [{"role": "user", "content": problem.text}]} for problem, _ in problems],
+            [
+                {
+                    "max_concurrency": at_once,
+                    "configurable": {
+                        "nr_agent": {
+                            "seed": seed,
+                            "reference": problem.reference,
+                            "task": problem.task,
+                            "problem_seed": problem.seed,
+                            "domain": problem.domain,
+                        }
+                    },
+                }
+                for problem, seed in problems
+            ],
+        )
+        return [result["reasoning"] for result in results]
+
+    return solve
+
+
 def _summary(arm: str, rows: Sequence[Row], tasks: Sequence[str]) -> dict[str, Any]:
     own = [row for row in rows if row.arm == arm]
     summary = _cell(own)
@@ -152,6 +186,7 @@ def _row(arm: str, problem: Problem, report: Mapping[str, Any]) -> Row:
         interventions=kinds,
         stop_reason=str(report["stop_reason"]),
         episode_id=str(report["episode_id"]),
+        steps=int(report["steps"]),
     )
 
 

@@ -10,24 +10,45 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from nr_agent.errors import ConfigurationError
 from nr_agent.tasks import FAMILIES
 from nr_agent.training.corpus import Corpus
 from nr_agent.training.tokenizer import train_tokenizer
 
-SIZES: dict[str, dict[str, int]] = {
-    "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 192},
-    "nano": {"hidden_size": 256, "num_hidden_layers": 5, "num_attention_heads": 8, "intermediate_size": 768},
-    "mini": {"hidden_size": 384, "num_hidden_layers": 7, "num_attention_heads": 12, "intermediate_size": 1152},
+
+@dataclass(frozen=True)
+class Backbone:
+    """The shape of an embedded LRM.
+
+    Attributes:
+        hidden: width of the residual stream.
+        layers: decoder layers.
+        heads: attention heads; half as many for keys and values.
+        ffn: FFN neurons a layer.
+        architecture: `qwen3` or `llama`.
+    """
+
+    hidden: int
+    layers: int
+    heads: int
+    ffn: int
+    architecture: Literal["qwen3", "llama"] = "qwen3"
+
+
+SIZES: dict[str, Backbone] = {
+    "tiny": Backbone(64, 2, 4, 192),
+    "nano": Backbone(256, 5, 8, 768),
+    "nano-llama": Backbone(256, 5, 8, 768, "llama"),
+    "mini": Backbone(384, 7, 12, 1152),
 }
 CONTEXT = 2048
 
@@ -90,6 +111,15 @@ class PretrainSettings:
         """Optimiser steps of all phases."""
         return sum(phase.steps for phase in self.phases)
 
+    def shortened(self, steps: int) -> PretrainSettings:
+        """The same curriculum in so many steps, each phase by its share."""
+        share = steps / self.steps
+        phases = [
+            replace(phase, steps=max(1, round(phase.steps * share)), warmup=max(1, round(phase.warmup * share)))
+            for phase in self.phases
+        ]
+        return replace(self, phases=tuple(phases))
+
     def phase(self, step: int) -> tuple[Phase, int]:
         """The phase that a step belongs to, and its number in it."""
         for phase in self.phases:
@@ -102,23 +132,24 @@ class PretrainSettings:
 def build_model(size: str, tokenizer: Any) -> PreTrainedModel:
     """A model of a size with fresh weights, for a tokenizer."""
     shape = SIZES[size]
-    return Qwen3ForCausalLM(
-        Qwen3Config(
-            hidden_size=shape["hidden_size"],
-            num_hidden_layers=shape["num_hidden_layers"],
-            num_attention_heads=shape["num_attention_heads"],
-            intermediate_size=shape["intermediate_size"],
-            num_key_value_heads=shape["num_attention_heads"] // 2,
-            head_dim=shape["hidden_size"] // shape["num_attention_heads"],
-            vocab_size=len(tokenizer),
-            max_position_embeddings=CONTEXT,
-            tie_word_embeddings=True,
-            rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    common: dict[str, Any] = {
+        "hidden_size": shape.hidden,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "intermediate_size": shape.ffn,
+        "num_key_value_heads": shape.heads // 2,
+        "head_dim": shape.hidden // shape.heads,
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": CONTEXT,
+        "tie_word_embeddings": True,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    if shape.architecture == "llama":
+        return LlamaForCausalLM(LlamaConfig(**common))
+    return Qwen3ForCausalLM(Qwen3Config(**common))
 
 
 def pretrain(out: Path, settings: PretrainSettings, *, log: Callable[[str], None]) -> PreTrainedModel:

@@ -1,0 +1,143 @@
+"""Whether a correction token is obeyed: what follows it at the places where the model itself failed.
+
+Beside it stands what the model does there without one: the slipped step taken back and drawn again, or the circling
+thought through for as many steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nr_agent.detection.labels import label_trace, results, slip
+from nr_agent.detection.traces import Traced
+from nr_agent.engine.protocol import ExtendRequest, Sampling, StopSpec
+from nr_agent.equations import equations
+from nr_agent.evaluation.statistics import wilson
+from nr_agent.tokens import BRANCH, RECHECK, STEP_END
+
+_STEP_TOKENS = 160
+_COUNT = re.compile(r"(\S+): \S(?: \S)* has (\d+)")
+_ASKED = re.compile(r'letter "(\w)"')
+
+
+@dataclass(frozen=True)
+class Repairs:
+    """How often a remedy worked, beside what happens without it.
+
+    Attributes:
+        family: of the problems.
+        remedy: `recheck` or `branch`.
+        n: places.
+        repaired: share that the remedy repaired.
+        repaired_95: its interval.
+        without: share that is repaired without it: the step drawn again, or one more step thought.
+        without_95: its interval.
+    """
+
+    family: str
+    remedy: str
+    n: int
+    repaired: float
+    repaired_95: tuple[float, float]
+    without: float
+    without_95: tuple[float, float]
+
+
+def measure_repairs(
+    engine: Any, traces: Sequence[Traced], *, sampling: Sampling, a_family: int = 60, seed: int = 0
+) -> list[Repairs]:
+    """Put the right correction token behind the first slip, and the first circling step, of each trace.
+
+    Args:
+        engine: the model.
+        traces: its own traces, labelled here.
+        sampling: how the remedy is drawn.
+        a_family: most places a family and remedy.
+        seed: of the draws.
+    """
+    places: dict[tuple[str, str], list[tuple[Traced, int]]] = {}
+    for traced in traces:
+        labels = label_trace(traced)
+        slipped = next((i for i, label in enumerate(labels) if label.intra_step and _plain(traced, i)), None)
+        circling = next((i for i, label in enumerate(labels) if label.inter_step and _plain(traced, i)), None)
+        for remedy, place in (("recheck", slipped), ("branch", circling)):
+            cell = places.setdefault((traced.problem.task or "", remedy), [])
+            if place is not None and len(cell) < a_family:
+                cell.append((traced, place))
+    return asyncio.run(_measure(engine, places, sampling, seed))
+
+
+async def _measure(
+    engine: Any, places: dict[tuple[str, str], list[tuple[Traced, int]]], sampling: Sampling, seed: int
+) -> list[Repairs]:
+    tokens = {"recheck": engine.codec.control(RECHECK), "branch": engine.codec.control(BRANCH)}
+
+    async def step(ids: Sequence[int], force: Sequence[int], number: int) -> str:
+        ref = engine.open(ids, seed=seed + number)
+        stop = StopSpec(engine.codec.end_ids, (STEP_END,), _STEP_TOKENS)
+        segment = await asyncio.wrap_future(engine.submit(ExtendRequest(ref, stop, sampling, force, readings=False)))
+        engine.close(segment.ref)
+        text: str = engine.codec.decode(segment.ids[len(force) :])
+        return text
+
+    found = []
+    for (family, remedy), cell in sorted(places.items()):
+        if not cell:
+            continue
+        told, alone = [], []
+        for number, (traced, place) in enumerate(cell):
+            kept = traced.steps[place]
+            told.append(step(traced.ids[: kept.end], [tokens[remedy]], number))
+            alone.append(step(traced.ids[: kept.start if remedy == "recheck" else kept.end], [], number))
+        worked, drawn_well = (_mends, _right) if remedy == "recheck" else (_leads_out, _leads_out)
+        with_it = [worked(t, p, text) for (t, p), text in zip(cell, await asyncio.gather(*told), strict=True)]
+        without = [drawn_well(t, p, text) for (t, p), text in zip(cell, await asyncio.gather(*alone), strict=True)]
+        n, a, b = len(cell), sum(with_it), sum(without)
+        found.append(Repairs(family, remedy, n, a / n, wilson(a, n), b / n, wilson(b, n)))
+    return found
+
+
+def as_markdown(rows: Sequence[Repairs]) -> str:
+    """The rows as a table."""
+    lines = ["| remedy | family | n | repaired | without it |", "| --- | --- | --- | --- | --- |"]
+    for row in rows:
+        told = f"{row.repaired:.0%} [{row.repaired_95[0]:.0%}, {row.repaired_95[1]:.0%}]"
+        alone = f"{row.without:.0%} [{row.without_95[0]:.0%}, {row.without_95[1]:.0%}]"
+        lines.append(f"| {row.remedy} | {row.family} | {row.n} | {told} | {alone} |")
+    return "\n".join(lines)
+
+
+def _plain(traced: Traced, place: int) -> bool:
+    """Whether a step is no second look at another one."""
+    return not any(word in traced.steps[place].text for word in ("redo", "double-check"))
+
+
+def _mends(traced: Traced, place: int, text: str) -> bool:
+    """The new step holds no slip, and says what the wrong claim should have been."""
+    before = traced.steps[place].text
+    wrong = {equation.left for equation in equations(before) if not equation.holds}
+    said = {equation.left for equation in equations(text)}
+    if not _right(traced, place, text) or not wrong <= said:
+        return False
+    counted = _COUNT.search(before)
+    if wrong or not counted:
+        return bool(said)
+    letter = _ASKED.search(traced.problem.text)
+    claims = re.findall(rf"{re.escape(counted[1])}:? (?:[^,]* )?has (\d+)", text)
+    return bool(claims) and letter is not None and int(claims[-1]) == counted[1].lower().count(letter[1].lower())
+
+
+def _right(traced: Traced, place: int, text: str) -> bool:
+    """The step claims something, and no slip is in it."""
+    claims = bool(equations(text)) or _COUNT.search(text) is not None or " is " in text
+    return claims and slip(text, traced.problem.text) is None
+
+
+def _leads_out(traced: Traced, place: int, text: str) -> bool:
+    """The new step brings a result that was not there before."""
+    seen = set().union(*(results(step.text) for step in traced.steps[: place + 1]))
+    return bool(results(text) - seen) and slip(text, traced.problem.text) is None
