@@ -17,6 +17,8 @@ from nr_agent.episode import Problem
         ("INDIRECT: i n d i r e c t has 2, 0+2=2", "calculation"),
         ("INDIRECT: i n d r e c t has 1, 0+1=1", "derivation"),
         ("So the answer is 5.", None),
+        ("165 is 8*14", "calculation"),
+        ("112 is 8*14", None),
     ],
 )
 def test_a_slip_is_found_and_named(text, kind):
