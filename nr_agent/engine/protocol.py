@@ -18,7 +18,7 @@ from nr_agent.episode import Run
 if TYPE_CHECKING:
     from torch import Tensor
 
-EndReason = Literal["stop_id", "stop_string", "length", "context", "forced", "monitor"]
+EndReason = Literal["stop_id", "stop_string", "length", "context", "forced", "margin", "monitor"]
 """Why a segment ended. `forced`: only given ids were to be taken in, none sampled."""
 
 
@@ -62,12 +62,50 @@ class Sampling:
     """How tokens are drawn. Temperature 0 is greedy.
 
     A draw is keyed by the sequence's seed and the token's position, so it does not depend on batch mates.
+
+    Attributes:
+        temperature: divides the logits.
+        top_p: the smallest set of tokens with this much probability is drawn from.
+        top_k: most tokens that are drawn from; 0 for all.
+        suppress: ids that are never drawn.
+        repetition_penalty: above 1, tokens that the sequence holds already, its prompt included, become less
+            likely: their logits are divided by it, or multiplied where they are negative (CTRL, arXiv 1909.05858).
     """
 
     temperature: float = 0.6
     top_p: float = 0.95
     top_k: int = 0
     suppress: tuple[int, ...] = ()
+    repetition_penalty: float = 1.0
+
+
+@dataclass(frozen=True)
+class Margin:
+    """Ends a segment before a token is drawn, once another token is almost the likeliest (ThinkBrake's test).
+
+    Attributes:
+        token: the other token, such as the one that ends the thinking.
+        nats: the segment ends where its log-probability is at most this far below the likeliest token's.
+        anywhere: test before every token; otherwise before the segment's first sampled one only, which is at the
+            boundary of a step.
+    """
+
+    token: int
+    nats: float
+    anywhere: bool = False
+
+
+class Monitor(Protocol):
+    """Watches a segment's readings while it is thought. Runs between two tokens of *all* rows: it must be quick."""
+
+    def __call__(self, positions: Tensor, values: Tensor) -> bool:
+        """Whether to stop: the segment then ends with the token that the last of these readings produced.
+
+        Args:
+            positions: `[n]` int64, absolute, those that were read since the last call.
+            values: `[n, channels]` float32, as in `Readings`.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -78,11 +116,15 @@ class StopSpec:
         ids: a segment ends with the first of these, which is part of it.
         strings: a segment ends with the token that completes one of these in the text that it adds.
         max_new: most tokens to sample; 0 only takes the forced ids in.
+        margins: a segment ends before a token is drawn where one of these holds; it may then be empty.
+        monitor: watches the readings. If it raises, this step fails, and no other.
     """
 
     ids: frozenset[int] = frozenset()
     strings: tuple[str, ...] = ()
     max_new: int = 512
+    margins: tuple[Margin, ...] = ()
+    monitor: Monitor | None = None
 
 
 @dataclass

@@ -12,18 +12,24 @@ from nr_agent.engine.protocol import Sampling
 _MASK = (1 << 64) - 1
 
 
-def draw(logits: Tensor, sampling: Sequence[Sampling], keys: Sequence[tuple[int, int]]) -> Tensor:
+def draw(
+    logits: Tensor,
+    sampling: Sequence[Sampling],
+    keys: Sequence[tuple[int, int]],
+    written: Sequence[Sequence[int]] = (),
+) -> Tensor:
     """Draw a token a row.
 
     Args:
         logits: `[rows, vocabulary]`, float32.
         sampling: how to draw, a row each.
         keys: seed and position of each row's token.
+        written: the tokens of each row's sequence; only read where there is a repetition penalty.
 
     Returns:
         `[rows]` int64 token ids.
     """
-    logits = _suppress(logits, sampling)
+    logits = _suppress(_penalise(logits, sampling, written), sampling)
     greedy = logits.argmax(-1)
     drawn = [row for row, how in enumerate(sampling) if how.temperature > 0]
     if not drawn:
@@ -71,6 +77,18 @@ def uniform(seed: int, position: int) -> float:
         mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
         state = mixed ^ (mixed >> 31)
     return (state >> 11) / (1 << 53)
+
+
+def _penalise(logits: Tensor, sampling: Sequence[Sampling], written: Sequence[Sequence[int]]) -> Tensor:
+    rows = [row for row, how in enumerate(sampling) if how.repetition_penalty != 1]
+    if not rows:
+        return logits
+    logits = logits.clone()
+    for row in rows:
+        seen = torch.tensor(sorted(set(written[row])), device=logits.device)
+        values, penalty = logits[row, seen], sampling[row].repetition_penalty
+        logits[row, seen] = torch.where(values < 0, values * penalty, values / penalty)
+    return logits
 
 
 def _suppress(logits: Tensor, sampling: Sequence[Sampling]) -> Tensor:

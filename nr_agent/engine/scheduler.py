@@ -36,6 +36,8 @@ class _Job:
         self.logprobs: list[float | None] = [None] * len(request.force)
         self.entropies: list[float | None] = [None] * len(request.force)
         self.end: EndReason | None = None
+        self.halted = False
+        self.failure: Exception | None = None
         self.parts: list[tuple[int, Tensor]] = []
 
     @property
@@ -182,13 +184,17 @@ class Scheduler:
         pending = [job.state.ids[job.state.cached :][: self.chunk] for job in jobs]
         starts = [job.state.cached for job in jobs]
         logits = self.runner.run([job.state.slot or 0 for job in jobs], starts, pending)
+        self._weigh(logits, jobs, pending)
         self._collect(jobs, starts, pending)
         ready = []
         for row, (job, tokens) in enumerate(zip(jobs, pending, strict=True)):
             job.state.cached += len(tokens)
+            if job.failure is not None:
+                self._fail(job.failure, [job])
+                continue
             if job.state.cached < len(job.state.ids):
                 continue
-            if job.end is not None:  # it was flushed
+            if job.end is not None:  # it was flushed, or another token is within its margin
                 self._finish(job)
             elif not self._writes(job):
                 job.end = "forced" if job.request.stop.max_new <= 0 else "context"
@@ -198,6 +204,21 @@ class Scheduler:
         if ready:
             self._sample(logits, ready)
 
+    def _weigh(self, logits: Tensor, jobs: list[_Job], pending: list[list[int]]) -> None:
+        """End the rows in which a token is within its margin of the likeliest one."""
+        tested = [
+            (row, job, margin)
+            for row, job in enumerate(jobs)
+            if job.request.stop.margins and job.state.cached + len(pending[row]) == len(job.state.ids)
+            for margin in job.request.stop.margins
+            if self._writes(job) and (margin.anywhere or job.sampled == 0)
+        ]
+        if tested:
+            gaps = torch.stack([logits[row].max() - logits[row, margin.token] for row, _, margin in tested])
+            for (_, job, margin), gap in zip(tested, gaps.tolist(), strict=True):
+                if gap <= margin.nats:
+                    job.end = "margin"
+
     def _sample(self, logits: Tensor, ready: list[tuple[int, _Job]]) -> None:
         chosen = logits if len(ready) == logits.shape[0] else logits[[row for row, _ in ready]]
         jobs = [job for _, job in ready]
@@ -205,6 +226,7 @@ class Scheduler:
             chosen,
             [job.request.sampling for job in jobs],
             [(job.state.seed, len(job.state.ids)) for job in jobs],
+            [job.state.ids for job in jobs],
         )
         logprobs, entropies = sampler.confidence(chosen, drawn)
         # The one place where the host waits for the device.
@@ -229,6 +251,8 @@ class Scheduler:
             text = self.decode(job.state.ids[-min(job.sampled, job.tail) :])
             if any(string in text for string in stop.strings):
                 return "stop_string"
+        if job.halted:
+            return "monitor"
         if len(job.state.ids) >= self.context:
             return "context"
         return "length" if job.sampled >= stop.max_new else None
@@ -245,7 +269,19 @@ class Scheduler:
             fresh, stale = max(0, job.state.read - start), min(len(tokens), end - start)
             if job.request.readings and fresh < stale:
                 job.parts.append((start + fresh, values[row, fresh:stale].to("cpu", copy=True)))
+                self._show(job)
             job.state.read = max(job.state.read, start + stale)
+
+    def _show(self, job: _Job) -> None:
+        """Let the monitor look at the newest readings."""
+        monitor = job.request.stop.monitor
+        if monitor is None or job.failure is not None:
+            return
+        start, values = job.parts[-1]
+        try:
+            job.halted = monitor(torch.arange(start, start + len(values)), values) or job.halted
+        except Exception as error:  # it is the caller's code: whatever it raises is this row's failure
+            job.failure = error
 
     def _finish(self, job: _Job) -> None:
         request, state = job.request, job.state
@@ -291,8 +327,8 @@ class Scheduler:
                 job.future.cancel()
                 self.sequences.states.pop(job.request.ref.id, None)
 
-    def _fail(self, error: BaseException) -> None:
-        for job in list(self._active):
+    def _fail(self, error: BaseException, jobs: list[_Job] | None = None) -> None:
+        for job in list(self._active) if jobs is None else jobs:
             self._active.remove(job)
             self._release(job, keep=False)
             failure = error if isinstance(error, NRAgentError) else EngineError(f"the step failed: {error!r}")

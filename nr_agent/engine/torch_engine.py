@@ -127,7 +127,10 @@ class TorchEngine:
 
     def submit(self, request: ExtendRequest) -> Future[Segment]:
         """Extend a sequence in the background; cancelling the future stops it within a few tokens."""
-        self._check_ids(request.force)
+        stop = request.stop
+        self._check_ids([*request.force, *request.sampling.suppress, *(margin.token for margin in stop.margins)])
+        if stop.monitor is not None and (self._tap is None or not request.readings):
+            raise EngineError("a monitor watches readings, and none are taken", hint="attach channels first")
         with self._sequences.lock:
             state = self._state(request.ref)
             if state.busy:

@@ -173,6 +173,8 @@ class ScriptedEngine:
     def submit(self, request: ExtendRequest) -> Future[Segment]:
         """Extend a sequence in a thread; cancelling the future stops it at the next token."""
         self._get(request.ref)
+        if request.stop.margins or request.stop.monitor is not None:
+            raise EngineError("a scripted engine has no margins and no readings", hint="use an engine with a model")
         future: Future[Segment] = Future()
         threading.Thread(target=self._run, args=(request, future), name="scripted-engine", daemon=True).start()
         return future
