@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from nr_agent.settings import load_settings
+from nr_agent.store.database import Database
 from nr_agent.store.operations import Operation
+from nr_agent.store.records import hash_problem
 
 _log = logging.getLogger(__name__)
 
@@ -19,6 +22,11 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @property
+    def refused(self) -> Path:
+        """Where records go that the database refuses for what they say."""
+        return self.path.with_name(f"{self.path.name}.refused")
 
     def append(self, operations: Iterable[Operation]) -> None:
         """Add operations, and return when they are on the disk.
@@ -63,7 +71,7 @@ class Spool:
         return written
 
     def _set_aside(self, lines: list[bytes]) -> None:
-        with self.path.with_name(f"{self.path.name}.refused").open("ab") as file:
+        with self.refused.open("ab") as file:
             file.write(b"".join(line + b"\n" for line in lines))
             file.flush()
             os.fsync(file.fileno())
@@ -80,6 +88,17 @@ class Spool:
             yield file
         finally:
             os.close(file)
+
+
+def spool_of(database: Database) -> Spool | None:
+    """The spool of a database; one in memory has none."""
+    if database.in_memory:
+        return None
+    path = database.path
+    if path is not None:
+        return Spool(path.with_name(f"{path.name}.spool.jsonl"))
+    name = hash_problem(database.url.set(password=None).render_as_string())[:16]
+    return Spool(load_settings().home.expanduser() / "spool" / f"{name}.jsonl")
 
 
 def _read_all(file: int, start: int = 0) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from nr_agent.episode import Episode, EpisodeStatus, Intervention, Step, StopReason, Usage
@@ -26,8 +26,8 @@ from nr_agent.store.filters import EpisodeFilter, EpisodeSummary, select_summari
 from nr_agent.store.operations import ENDED, EPISODES, Kind, Operation
 from nr_agent.store.owner import is_alive, this_process
 from nr_agent.store.reading import load_episode, not_found, reading, resolve
-from nr_agent.store.records import hash_problem, payload
-from nr_agent.store.spool import Spool
+from nr_agent.store.records import payload
+from nr_agent.store.spool import spool_of
 from nr_agent.store.upgrades import prepare
 from nr_agent.store.writer import OnError, Writer
 
@@ -77,7 +77,7 @@ class EpisodeStore:
         self._options = {"on_error": on_error, "busy_timeout": busy_timeout, "capacity": capacity}
         self._location = load_settings().store_url if url is None else url
         self._database = Database(self._location, busy_timeout=busy_timeout)
-        spool = self._make_spool()
+        spool = spool_of(self._database)
         self._database.make_place(create=create)
         try:
             prepare(self._database)
@@ -233,6 +233,27 @@ class EpisodeStore:
             after = (rows[-1]["created_at"], rows[-1]["id"])
             left = None if left is None else left - size
 
+    def delete(self, episode_ids: Iterable[str]) -> int:
+        """Delete episodes with all that belongs to them, together or not at all; those that run or wait stay.
+
+        Returns:
+            How many were there and are gone.
+
+        Raises:
+            StoreError: the database cannot be written.
+        """
+        self._writer.flush()
+        gone, ids = 0, sorted(set(episode_ids))
+        try:
+            with self._database.write() as connection:
+                for start in range(0, len(ids), _PAGE):
+                    chosen = EPISODES.c.id.in_(ids[start : start + _PAGE]) & EPISODES.c.status.in_(ENDED)
+                    gone += connection.execute(delete(EPISODES).where(chosen)).rowcount
+        except SQLAlchemyError as error:
+            raise self._database.unusable("written", error) from error
+        self._known.difference_update(ids)
+        return gone
+
     def flush(self) -> None:
         """Wait until everything that was added is committed.
 
@@ -288,15 +309,6 @@ class EpisodeStore:
         if found is None:
             raise not_found(episode_id)
         self._known.add(episode_id)
-
-    def _make_spool(self) -> Spool | None:
-        if self._database.in_memory:
-            return None
-        path = self._database.path
-        if path is not None:
-            return Spool(path.with_name(f"{path.name}.spool.jsonl"))
-        name = hash_problem(self._database.url.set(password=None).render_as_string())[:16]
-        return Spool(load_settings().home.expanduser() / "spool" / f"{name}.jsonl")
 
     def _replay(self, operation: Operation) -> None:
         try:

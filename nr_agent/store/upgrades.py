@@ -35,7 +35,7 @@ def prepare(database: Database) -> None:
     """
     with database.write() as connection:
         lock_schema(connection)
-        found = _revision(connection, database)
+        found = read_revision(connection, database)
         if found is None:
             Base.metadata.create_all(connection)
             _VERSION.create(connection)
@@ -52,8 +52,12 @@ def prepare(database: Database) -> None:
     _upgrade(database)
 
 
-def _revision(connection: Connection, database: Database) -> str | None:
-    """The schema's revision; None for an empty database, "" for one from before the first revision."""
+def read_revision(connection: Connection, database: Database) -> str | None:
+    """The schema's revision; None for an empty database, "" for one from before the first revision.
+
+    Raises:
+        StoreError: it is no episode store.
+    """
     tables = set(inspect(connection).get_table_names())
     if VERSION_TABLE in tables:
         return connection.execute(select(_VERSION.c.version_num)).scalar() or ""
