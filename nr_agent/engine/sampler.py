@@ -45,11 +45,14 @@ def draw(
     rank = torch.arange(logits.shape[1], device=device)
     # The token that crosses `top_p` belongs to the nucleus, as in Holtzman et al. 2020.
     ordered = ordered.masked_fill(((before >= top_p) & (rank > 0)) | (rank >= top_k), 0).double()
-    total = ordered.cumsum(-1)
-    chosen = torch.searchsorted(total, point * total[:, -1:], right=True).clamp_(max=logits.shape[1] - 1)
+    # The point is looked up in the vocabulary's order: among tokens that are almost equally likely, the sorted order
+    # changes with the last bits of the logits, which depend on who else is in the batch.
+    kept = torch.zeros_like(ordered).scatter_(-1, tokens, ordered)
+    total = kept.cumsum(-1)
+    chosen = torch.searchsorted(total, point * total[:, -1:], right=True)
     # A point at the very end can land behind the last token of the nucleus.
-    chosen = torch.minimum(chosen, (ordered > 0).sum(-1, keepdim=True) - 1)
-    greedy[index] = tokens.gather(-1, chosen)[:, 0]
+    chosen = torch.minimum(chosen, ((kept > 0) * rank).amax(-1, keepdim=True))
+    greedy[index] = chosen[:, 0]
     return greedy
 
 

@@ -85,7 +85,7 @@ def model_readme(name: str, model: Any, build: dict[str, Any], rows: Sequence[Fa
         context=config.max_position_embeddings,
         vocabulary=config.vocab_size,
         row_tokens=pretrain["row_tokens"],
-        steps=pretrain["steps"],
+        steps=" and then ".join(str(phase["steps"]) for phase in pretrain["phases"]),
         batch=pretrain["rows"] * pretrain["row_tokens"],
         seed=pretrain["seed"],
         sft_steps=build["sft"]["steps"],

@@ -11,7 +11,7 @@ from nr_agent.errors import DetectorError, ModelError
 
 if TYPE_CHECKING:
     from nr_agent.detection.detector import NeuronDetector
-    from nr_agent.engine.torch_engine import TorchEngine
+    from nr_agent.engine.torch_engine import Limits, TorchEngine
 
 _HOME = Path(__file__).parent
 DETECTOR_FOLDER = "detector"
@@ -55,13 +55,16 @@ def find_model(model: str) -> Path:
     return folder
 
 
-def load_engine(model: str = "nano", *, dtype: str | None = None, device: str | None = None) -> TorchEngine:
+def load_engine(
+    model: str = "nano", *, dtype: str | None = None, device: str | None = None, limits: Limits | None = None
+) -> TorchEngine:
     """Load a model into an engine.
 
     Args:
         model: a name of `available()`, or a folder in Hugging Face format.
         dtype: `float32`, `bfloat16`, ...; by default float32 on a CPU and the checkpoint's own elsewhere.
         device: `cpu`, `cuda`, ...; by default the accelerator, if there is one.
+        limits: how much the engine may hold.
 
     Raises:
         ModelError: no such model, a broken checkpoint, or an architecture that cannot be run.
@@ -88,7 +91,7 @@ def load_engine(model: str = "nano", *, dtype: str | None = None, device: str | 
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"the checkpoint in {folder} cannot be loaded: {reason}", hint="check the folder") from error
     loaded.to(device)
-    return TorchEngine(loaded, tokenizer, name=folder.name, fingerprint=fingerprint(loaded))
+    return TorchEngine(loaded, tokenizer, name=folder.name, fingerprint=fingerprint(loaded), limits=limits)
 
 
 def load_detector(model: str, engine: TorchEngine, *, folder: str | Path | None = None) -> NeuronDetector:

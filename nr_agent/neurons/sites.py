@@ -47,7 +47,8 @@ def find_sites(model: Any) -> list[Site]:
 
     The layer's linear modules are called once, in order. The FFN's down projection is the one that maps another
     width back to the hidden one; the attention's output projection is the last one, before or after the FFN,
-    that maps all heads to the hidden width.
+    that maps all heads to the hidden width. A layer whose FFN is a mixture of experts has its heads only: its experts
+    are stacked parameters, which no projection is called for.
 
     Raises:
         ChannelError: a layer has no such projection, or several.
@@ -56,16 +57,18 @@ def find_sites(model: Any) -> list[Site]:
     hidden, heads = int(config.hidden_size), int(config.num_attention_heads)
     head_width = int(getattr(config, "head_dim", None) or hidden // heads)
     sites: list[Site] = []
+    stack = decoder_layers(model)
     for layer, modules in enumerate(_calls_by_layer(model, int(config.num_hidden_layers))):
         ffn = [m for m in modules if _shape(m)[1] == hidden and _is_ffn_input(m, modules, hidden, heads * head_width)]
         attention = [m for m in modules if m not in ffn and _shape(m) == (heads * head_width, hidden)]
-        if len(ffn) != 1 or not attention:
+        sparse = not ffn and _has_experts(stack[layer])
+        if (len(ffn) != 1 and not sparse) or not attention:
             raise ChannelError(
                 f"layer {layer} of {config.model_type}: {len(ffn)} down projections and "
                 f"{len(attention)} output projections were found",
                 hint="this architecture is not supported; run it without a detector",
             )
-        sites.append(Site("ffn", layer, ffn[0], _shape(ffn[0])[0], 1))
+        sites += [Site("ffn", layer, module, _shape(module)[0], 1) for module in ffn]
         sites.append(Site("head", layer, attention[-1], heads, head_width))
     return sites
 
@@ -81,6 +84,11 @@ def decoder_layers(model: Any) -> nn.ModuleList:
         if isinstance(module, nn.ModuleList) and len(module) == wanted:
             return module
     raise ChannelError("the model has no list of decoder layers", hint="run it without a detector")
+
+
+def _has_experts(layer: nn.Module) -> bool:
+    """Whether a layer holds stacked expert matrices, `[experts, in, out]` or `[experts, out, in]`."""
+    return any(parameter.ndim == 3 for parameter in layer.parameters())
 
 
 def _shape(module: nn.Module) -> tuple[int, int]:

@@ -465,10 +465,12 @@ class EngineConformance:
         plain = self.plain_readings(engine, plan, ids)
         assert sorted(read.rows) == list(range(len(ids) - (0 if flushed else 1)))
         scale = plain.abs().amax(0)
-        assert bool((scale > 0).all())
+        alive = scale > 0  # neurons behind a ReLU can be silent over a whole text
+        assert float(alive.float().mean()) > 0.2
         for position, (token, values) in read.rows.items():
             assert token == ids[position]
-            worst = float(((values - plain[position]).abs() / scale).max())
+            assert not values[~alive].any()
+            worst = float(((values - plain[position]).abs() / scale)[alive].max())
             assert worst <= self.tolerance, f"position {position} is off by {worst:.2g}"
         engine.close(read.ref)
 

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from tiny_families import FAMILIES
 
 from nr_agent.detection.collect import all_channels
 from nr_agent.neurons.tap import ChannelPlan
 from nr_agent.testing.engine_suite import EngineConformance
 
 
-@pytest.fixture(scope="module", params=["qwen3", "mistral", "gemma2", "gpt2"])
+@pytest.fixture(scope="module", params=sorted(FAMILIES))
 def family(request):
     return request.param
 

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from tiny_families import REFUSED, build
 
 from nr_agent.engine.cache import SlotCache, attention_mask
+from nr_agent.engine.forward import Runner
 from nr_agent.engine.protocol import Sampling
 from nr_agent.engine.sampler import confidence, draw, uniform
+from nr_agent.errors import ModelError
 
 
 def test_draws_follow_the_distribution():
@@ -67,3 +70,11 @@ def test_masks_see_the_past_and_no_further_back_than_the_window():
     assert attention_mask(positions, 7, window=3)[0, 0].int().tolist() == [[0, 0, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1, 0]]
     additive = attention_mask(positions, 7, additive=torch.float32)
     assert torch.equal(additive == 0, attention_mask(positions, 7))
+
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_a_family_that_cannot_be_run_is_refused_with_the_reason(family):
+    settings, reason = REFUSED[family]
+    with pytest.raises(ModelError, match=reason) as caught:
+        Runner(build(family, 100, **settings))
+    assert caught.value.hint
