@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from nr_agent.errors import ConfigurationError
 from nr_agent.tasks import FAMILIES
@@ -170,7 +170,7 @@ def pretrain(out: Path, settings: PretrainSettings, *, log: Callable[[str], None
     _check_settings(out / "settings.json", settings)
     set_seed(settings.seed)
     accelerator = Accelerator(mixed_precision=settings.precision)
-    tokenizer = train_tokenizer()
+    tokenizer = _tokenizer(out / "tokenizer")
     model = build_model(settings.size, tokenizer)
     optimizers = _optimizers(model, settings.phases[0].learning_rate)
     corpus = Corpus(tokenizer, row_tokens=settings.row_tokens, seed=settings.seed)
@@ -215,6 +215,13 @@ def pretrain(out: Path, settings: PretrainSettings, *, log: Callable[[str], None
             save_model(bare, tokenizer, out / "model")
     trained: PreTrainedModel = accelerator.unwrap_model(model)
     return trained
+
+
+def _tokenizer(folder: Path) -> Any:
+    """The run's tokenizer, learned once: a run that goes on keeps its ids, whatever the teacher writes by then."""
+    if not (folder / "tokenizer.json").exists():
+        train_tokenizer().save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
