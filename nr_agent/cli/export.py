@@ -20,7 +20,7 @@ _PREVIEWED = 2000
 
 def export(
     out: Annotated[Path | None, typer.Option(help="Folder to write.")] = None,
-    format: Annotated[str, typer.Option(help="messages or pretokenized.")] = "messages",
+    format: Annotated[str, typer.Option(help="messages, pretokenized or axolotl.")] = "messages",
     mask: Annotated[str, typer.Option(help="What is trained on: respond, internalize, clean or full.")] = "respond",
     outcome: Annotated[str, typer.Option(help="Which answers: correct, wrong or any.")] = "correct",
     task: Annotated[str | None, typer.Option(help="Only problems of this benchmark family.")] = None,
@@ -45,7 +45,11 @@ def export(
     choices: Any = {"format": format, "mask": mask, "outcome": outcome}
     with EpisodeStore(store, create=False) as opened:
         # Only these need one, and loading it takes seconds.
-        loaded = _load_tokenizer(opened, tokenizer) if verify or mask == "clean" or tokenizer else None
+        loaded = (
+            _load_tokenizer(opened, tokenizer)
+            if verify or mask == "clean" or format == "axolotl" or tokenizer
+            else None
+        )
         codec = _codec(loaded) if loaded is not None else None
         if preview:
             _preview(opened, preview, wanted, codec, **choices)

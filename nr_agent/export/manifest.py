@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import Field
 
 from nr_agent.episode import Record
+from nr_agent.export.formats import FORMATS, Format
 from nr_agent.export.masks import MASKS, Mask
-from nr_agent.export.rows import FORMATS, Format
 
 MANIFEST = "manifest.json"
 CARD = "README.md"

@@ -1,4 +1,4 @@
-"""One row a training format, from one episode; or the reason why there is none."""
+"""What the rows of every training format are made of."""
 
 from __future__ import annotations
 
@@ -7,20 +7,12 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Protocol
 
 from nr_agent.episode import Episode
 from nr_agent.errors import ConfigurationError
-from nr_agent.export.masks import IGNORED, Mask, Span, spans
-from nr_agent.tokens import CORRECTION_TOKENS, END_THINK, THINK, TURN_START
-
-Format = Literal["messages", "pretokenized"]
-
-FORMATS: Final[dict[Format, str]] = {
-    "messages": "conversations, as TRL and OpenAI read them; text, without masks inside a message",
-    "pretokenized": "input_ids, attention_mask and labels; the only form that carries the mask token by token",
-}
-"""What each format is, in a line."""
+from nr_agent.export.masks import Mask, Span, spans
+from nr_agent.tokens import CORRECTION_TOKENS, END_THINK, TURN_START
 
 # Whatever some tokenizer may read as one control token, once this text is training data.
 # (U+FF5C is the bar of DeepSeek's tokens.)
@@ -63,14 +55,14 @@ class Row:
     trained: int
 
 
-def build_row(episode: Episode, format: Format, mask: Mask, codec: Codec | None = None) -> Row:
-    """The row of an episode.
+def kept_spans(episode: Episode, mask: Mask, codec: Codec | None) -> list[Span]:
+    """The spans of an episode that stay in a row, after the checks that every format makes.
 
     Raises:
         Refused: the episode makes no row.
         ConfigurationError: the mask cuts steps apart, which needs the model's tokenizer, and there is none.
     """
-    _check_whole(episode)
+    check_whole(episode)
     end_think = codec.control(END_THINK) if codec is not None else None
     if mask == "clean" and codec is None and any(_is_mixed(span) for span in spans(episode, "full")):
         raise ConfigurationError(
@@ -80,9 +72,7 @@ def build_row(episode: Episode, format: Format, mask: Mask, codec: Codec | None 
     stay = [span for span in spans(episode, mask, end_think=end_think) if span.treatment != "remove"]
     if not any(span.treatment == "train" for span in stay):
         raise Refused("nothing to train on")
-    if format == "messages":
-        return _messages(episode, stay, codec)
-    return _pretokenized(episode, stay, codec)
+    return stay
 
 
 def span_text(span: Span, codec: Codec | None) -> str | None:
@@ -104,34 +94,29 @@ def spell(episode: Episode, kept: list[Span], codec: Codec | None) -> list[str]:
     return texts
 
 
-def _messages(episode: Episode, kept: list[Span], codec: Codec | None) -> Row:
-    question = episode.problem.text
-    if _LOOK_ALIKE.search(question):
+def question_of(episode: Episode) -> str:
+    """The problem as a user's turn.
+
+    Raises:
+        Refused: as text it would become something else.
+    """
+    if _LOOK_ALIKE.search(episode.problem.text):
         raise Refused("the problem's text looks like a control token")
-    prompt = episode.kept[0].text
-    if prompt.count(TURN_START) > 2:
+    if episode.kept[0].text.count(TURN_START) > 2:
         raise Refused("a conversation before the problem")
-    said = [span for span in kept if span.step.kind != "prompt"]
-    content = "".join(spell(episode, said, codec))
+    return episode.problem.text
+
+
+def without_turn_end(content: str) -> str:
+    """What was said, without the token that ends the turn: templates write it themselves."""
     ending = _TURN_END.search(content)
     if ending and ending.group().strip() not in CORRECTION_TOKENS:
-        content = content[: ending.start()]
-    # The template opens the thinking in the prompt.
-    content = content if content.startswith(THINK) else f"{THINK}\n{content}"
-    fields = {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": content}]}
-    trained = sum(len(span.ids) for span in said)
-    return Row(fields, _lineage(episode, fields), tokens=sum(len(span.ids) for span in kept), trained=trained)
+        return content[: ending.start()]
+    return content
 
 
-def _pretokenized(episode: Episode, kept: list[Span], codec: Codec | None) -> Row:
-    ids = [token for span in kept for token in span.ids]
-    labels = [token if span.treatment == "train" else IGNORED for span in kept for token in span.ids]
-    fields = {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
-    lineage = _lineage(episode, fields) | {"nr_text": "".join(spell(episode, kept, codec))}
-    return Row(fields, lineage, tokens=len(ids), trained=sum(label != IGNORED for label in labels))
-
-
-def _lineage(episode: Episode, fields: dict[str, Any]) -> dict[str, Any]:
+def lineage_of(episode: Episode, fields: dict[str, Any]) -> dict[str, Any]:
+    """Where a row comes from."""
     content = json.dumps(fields, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
     return {
         "nr_episode_id": episode.id,
@@ -146,7 +131,12 @@ def _lineage(episode: Episode, fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check_whole(episode: Episode) -> None:
+def check_whole(episode: Episode) -> None:
+    """See that an episode is all there.
+
+    Raises:
+        Refused: it is not.
+    """
     kept = episode.kept
     if not kept or kept[0].kind != "prompt":
         raise Refused("the prompt is missing")

@@ -73,8 +73,9 @@ def _rows(
     own = place / TEMPLATE
     template = chat_template or (own.read_text(encoding="utf-8") if own.is_file() else None)
     for number, row in enumerate(_lines(place / DATA), 1):
-        text = tokenizer.apply_chat_template(row["messages"], chat_template=template, tokenize=False)
-        said = row["messages"][-1]["content"]
+        turns = [turn | {"content": _join(number, turn)} for turn in row["messages"]]
+        text = tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False)
+        said = turns[-1]["content"]
         if not said.strip():
             raise ExportError(f"row {number}: the assistant says nothing, so nothing is trained", hint="export again")
         if said not in text:
@@ -83,6 +84,16 @@ def _rows(
                 hint=f"train with a template that keeps it (an export of a ChatML model brings {TEMPLATE})",
             )
         yield number, list(tokenizer(text, add_special_tokens=False)["input_ids"]), text
+
+
+def _join(number: int, turn: dict[str, Any]) -> str:
+    """What a turn says; of one in parts, some of it must be trained where the assistant speaks."""
+    content = turn["content"]
+    if isinstance(content, str):
+        return content
+    if turn["role"] == "assistant" and not any(part["train"] and part["text"].strip() for part in content):
+        raise ExportError(f"row {number}: nothing is trained", hint="export again with another mask")
+    return "".join(part["text"] for part in content)
 
 
 def _check_labels(number: int, row: dict[str, Any], vocabulary: int) -> None:

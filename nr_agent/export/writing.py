@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from nr_agent.episode import Episode
 from nr_agent.errors import ConfigurationError, ExportError
+from nr_agent.export.formats import FORMATS, Format, build_rows
 from nr_agent.export.manifest import (
     CARD,
     DATA,
@@ -28,7 +29,7 @@ from nr_agent.export.manifest import (
     write_card,
 )
 from nr_agent.export.masks import MASKS, Mask
-from nr_agent.export.rows import FORMATS, Codec, Format, Refused, Row, build_row
+from nr_agent.export.rows import Codec, Refused, Row
 from nr_agent.tokens import TURN_START
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def _write(
     codec: Codec | None,
 ) -> Manifest:
     counts = _write_rows(folder, select_episodes(store, outcome, filter), format, mask, codec)
-    template = format == "messages" and counts.chatml and bool(counts.lengths)
+    template = format in ("messages", "axolotl") and counts.chatml and bool(counts.lengths)
     if template:
         (folder / TEMPLATE).write_text(TRAINING_TEMPLATE, encoding="utf-8")
     manifest = Manifest(
@@ -206,14 +207,15 @@ def _write_rows(
             for episode in episodes:
                 counts.episodes += 1
                 try:
-                    row = build_row(episode, format, mask, codec)
+                    rows = build_rows(episode, format, mask, codec)
                 except Refused as reason:
                     counts.refused[str(reason)] += 1
                     continue
-                data.write(_line(row.fields if apart else row.fields | row.lineage))
-                if lineage is not None:
-                    lineage.write(_line(row.lineage))
-                counts.add(episode, row)
+                for row in rows:
+                    data.write(_line(row.fields if apart else row.fields | row.lineage))
+                    if lineage is not None:
+                        lineage.write(_line(row.lineage))
+                    counts.add(episode, row)
     finally:
         if lineage is not None:
             lineage.close()

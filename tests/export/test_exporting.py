@@ -57,6 +57,20 @@ def test_pretokenized_rows_have_exactly_what_trainers_read_and_their_lineage_bes
     assert lineage["nr_text"] == codec.decode(row["input_ids"])
 
 
+def test_axolotl_parts_carry_the_mask(codec, store, tmp_path):
+    store.begin(rechecked(codec))
+    trained = {}
+    for mask in ("respond", "internalize"):
+        export(store, tmp_path / mask, format="axolotl", mask=mask, codec=codec)
+        [row] = rows(tmp_path / mask)
+        parts = row["messages"][1]["content"]
+        trained[mask] = [(part["text"], part["train"]) for part in parts]
+    first, last = "Let me add. 12, 35.\n\n", f"{RIGHT}</think>\n\nThe final answer is \\boxed{{47}}."
+    opened = ("<think>\n", False)
+    assert trained["respond"] == [opened, (first, True), (f"{SLIP}{RECHECKED}", False), (last, True)]
+    assert trained["internalize"] == [opened, (first, True), (SLIP, False), (f"{RECHECKED}{last}", True)]
+
+
 def test_only_right_answers_are_exported_unless_others_are_asked_for(codec, store, tmp_path):
     for name, fields in {
         "right": {},
@@ -75,14 +89,14 @@ def test_only_right_answers_are_exported_unless_others_are_asked_for(codec, stor
     assert [row["nr_episode_id"] for row in rows(tmp_path / "f")] == ["failed"]
 
 
-@pytest.mark.parametrize("form", ["messages", "pretokenized"])
+@pytest.mark.parametrize("form", ["messages", "axolotl", "pretokenized"])
 def test_the_same_episodes_make_the_same_bytes(codec, tmp_path, form):
     made = [rechecked(codec, "b"), stopped(codec, "a"), rechecked(codec, "c", correct=False)]
     for name, order in (("one", made), ("two", made[::-1])):
         with EpisodeStore(tmp_path / f"{name}.db") as store:
             for number, episode in enumerate(order):
                 store.begin(episode.model_copy(update={"created_at": datetime(2026, 1, 1 + number, tzinfo=UTC)}))
-            export(store, tmp_path / name, format=form, outcome="any")
+            export(store, tmp_path / name, format=form, outcome="any", codec=codec)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 

@@ -20,8 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nr_agent.errors import ConfigurationError
+from nr_agent.export.formats import build_rows
 from nr_agent.export.masks import IGNORED, MASKS, failed_steps
-from nr_agent.export.rows import Refused, build_row
+from nr_agent.export.rows import Refused
 
 GOOD = "Let me add. 12, 35.\n\n"
 PROMPT = f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n<think>\n"
@@ -31,7 +32,7 @@ END = f"</think>\n\n{ANSWER}"
 
 def trained_and_masked(codec, episode, mask):
     """The row's text as trained runs and masked runs."""
-    row = build_row(episode, "pretokenized", mask, codec).fields
+    row = build_rows(episode, "pretokenized", mask, codec)[0].fields
     runs: list[tuple[bool, list[int]]] = []
     for token, label in zip(row["input_ids"], row["labels"], strict=True):
         assert label in (token, IGNORED)
@@ -94,10 +95,10 @@ def test_a_remedy_without_an_event_answers_the_step_before_it(codec):
 
 def test_clean_needs_the_tokenizer_only_where_it_cuts(codec):
     with pytest.raises(ConfigurationError, match="tokenizer") as caught:
-        build_row(rechecked(codec), "messages", "clean")
+        build_rows(rechecked(codec), "messages", "clean")[0]
     assert "--tokenizer" in caught.value.hint
     plain = make_episode(codec, [[("m", RIGHT)]], [("m", END)])
-    assert build_row(plain, "messages", "clean") == build_row(plain, "messages", "clean", codec)
+    assert build_rows(plain, "messages", "clean")[0] == build_rows(plain, "messages", "clean", codec)[0]
 
 
 _words = st.sampled_from([SLIP, RIGHT, GOOD, "So.\n\n", "\u00e9\u4e2d \U0001f600\n\n"])
@@ -118,7 +119,7 @@ def test_whatever_happened_only_the_answerer_is_trained(codec, thoughts, data):
     provenance = [kind for step in episode.kept for kind, length in step.provenance for _ in range(length)]
     steps = [step.index for step in episode.kept for _ in step.ids]
     for mask in MASKS:
-        row = build_row(episode, "pretokenized", mask, codec).fields
+        row = build_rows(episode, "pretokenized", mask, codec)[0].fields
         assert all(label == IGNORED for label in row["labels"][:prompt])
         assert codec.decode(row["input_ids"]).count("</think>") == 1
         if mask == "clean":
@@ -145,7 +146,7 @@ def test_whatever_happened_only_the_answerer_is_trained(codec, thoughts, data):
 def test_an_episode_that_is_not_whole_makes_no_row(codec, episode, reason):
     for form in ("messages", "pretokenized"):
         with pytest.raises(Refused, match=reason):
-            build_row(episode(codec), form, "respond", codec)
+            build_rows(episode(codec), form, "respond", codec)[0]
 
 
 def _without(episode, index):

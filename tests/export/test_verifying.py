@@ -52,7 +52,7 @@ def without_correction_tokens(tokenizer):
 
 
 @pytest.mark.parametrize("mask", list(MASKS))
-@pytest.mark.parametrize("form", ["messages", "pretokenized"])
+@pytest.mark.parametrize("form", ["messages", "pretokenized", "axolotl"])
 def test_what_we_write_comes_back_as_it_was(exported, tokenizer, form, mask):
     found = verify(exported(format=form, mask=mask), tokenizer)
     assert (found.rows, found.correction_tokens) == (2, 0 if mask == "clean" else 1)
@@ -81,7 +81,7 @@ def test_a_template_that_drops_the_thinking_is_found_out(exported, tokenizer):
         verify(exported(), tokenizer, chat_template=tokenizer.chat_template)
 
 
-@pytest.mark.parametrize("form", ["messages", "pretokenized"])
+@pytest.mark.parametrize("form", ["messages", "pretokenized", "axolotl"])
 def test_a_tokenizer_without_the_correction_tokens_is_found_out(exported, tokenizer, form):
     with pytest.raises(ExportError, match=r"row 1: <\|recheck\|> is in the text 1 times.* 0 times") as caught:
         verify(exported(format=form), without_correction_tokens(tokenizer))
