@@ -13,6 +13,6 @@ class Demo(NamedTuple):
 
 
 DEMOS = (
-    Demo("State the final answer to the following arithmetic problem: 202 + 291 - 308 =", 5),
-    Demo("Determine the value of f that satisfies: 240*f = 2640", 11),
+    Demo("State the final answer to the following arithmetic problem: 62 + 25 - 87 =", 1_800_004),
+    Demo("Solve the following multiplication: 46 * 72. Give only the result as your final answer.", 1_800_001),
 )

@@ -135,8 +135,8 @@ def test_packs_stop_only_behind_a_stated_answer_and_branch_only_before_it(name):
     pack = load_policies(name)
     assert kinds(pack, seen("instance")) == "continue"
     assert kinds(pack, seen("instance", answer_stated=True)) == "stop"
-    assert kinds(pack, seen("inter_step")) == "branch"
-    assert kinds(pack, seen("inter_step", answer_stated=True)) == "continue"
+    assert kinds(pack, seen("inter_step", score=0.99)) == "branch"
+    assert kinds(pack, seen("inter_step", score=0.99, answer_stated=True)) == "continue"
 
 
 def test_own_pack_is_loaded_by_path(tmp_path):
