@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nr_agent.detection.protocol import Look
-from nr_agent.engine.protocol import Segment, TapLayout
+from nr_agent.engine.protocol import Segment, TapLayout, TapPlan
 from nr_agent.events import AnyFailureEvent, Evidence, FailureEvent, Level
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class TimedDetector:
     ) -> None:
         self.id = name
         self.fingerprint = fingerprint
-        self.plan = NoChannels()
+        self.plan: TapPlan = NoChannels()
         self.threshold = threshold
         self.kinds = {**_KINDS, **(kinds or {})}
 

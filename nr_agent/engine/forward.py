@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,9 +31,11 @@ class Runner:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.config = model.config.get_text_config()
-        self.device: torch.device = model.get_input_embeddings().weight.device  # type: ignore[assignment]
-        self.vocabulary = int(model.get_input_embeddings().weight.shape[0])  # type: ignore[union-attr, operator]
-        self._kinds = set(getattr(self.config, "layer_types", None) or getattr(self.config, "attention_layers", ()))
+        embedding: Any = model.get_input_embeddings()
+        self.device: torch.device = embedding.weight.device
+        self.vocabulary = int(embedding.weight.shape[0])
+        kinds = getattr(self.config, "layer_types", None) or getattr(self.config, "attention_layers", None)
+        self._kinds: set[str] = set(kinds or ())
         if self._kinds - _KINDS:
             raise ModelError(
                 f"{self.config.model_type} has layers of a kind that cannot be taken back or masked row by row: "

@@ -175,7 +175,7 @@ class EngineConformance:
         for seed in range(3):
             doomed = cramped.open(ids, seed=seed)
             future = cramped.submit(ExtendRequest(doomed, StopSpec(max_new=200), WARM))
-            _wait(lambda ref=doomed: len(cramped.tokens(ref)) > len(ids) + 1)  # type: ignore[misc]
+            _wait(lambda ref=doomed: len(cramped.tokens(ref)) > len(ids) + 1)
             cramped.close(doomed)
             ref = cramped.open(long, seed=3)
             # The closed one must not go on writing where this one's keys and values are now.
