@@ -13,7 +13,7 @@ def words(text: str) -> dict[str, float]:
     """Scores by what a step says."""
     return {
         "intra_step": 0.9 if "slip" in text else 0.1,
-        "inter_step": 0.9 if "circle" in text else 0.1,
+        "inter_step": 0.99 if "circle" in text else 0.1,
         "instance": 0.9 if "enough" in text else 0.1,
     }
 

@@ -191,7 +191,7 @@ from nr_agent.store import EpisodeStore
 from nr_agent.testing import ScriptedDetector, ScriptedEngine
 
 logging.basicConfig(level=logging.WARNING)
-scores = lambda text: {"intra_step": 0.9 if "slip" in text else 0.1, "inter_step": 0.9 if "circle" in text else 0.1}
+scores = lambda text: {"intra_step": 0.9 if "slip" in text else 0.1, "inter_step": 0.99 if "circle" in text else 0.1}
 store, engine = EpisodeStore.in_memory(), ScriptedEngine(["a", "circle", "b", "slip", "c"])
 config = {"configurable": {"thread_id": "1"}}
 with SqliteSaver.from_conn_string(sys.argv[1]) as saver:

@@ -65,8 +65,8 @@ def test_rolled_back_step_is_forgotten_by_the_observer(solve):
     seen = []
 
     class Remembering(ScriptedDetector):
-        def score(self, look, text):
-            seen.append((look, text))
+        def scores(self, before, segment, text, *, key):
+            seen.append((len(before), text))
             return words(text)
 
     engine = ScriptedEngine(["fine", "slip", "again", "on"])
