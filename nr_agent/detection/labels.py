@@ -1,6 +1,6 @@
 """Labels of steps that no judge is needed for, each with its limits.
 
-* Slips: every equation in a step is checked in exact rationals, every `a is b*c`, and every spelled-out count. A
+* Slips: every equation in a step is checked in exact rationals, every `a is b*c`, and every count of letters. A
   wrong operand in a right equation is not seen: that is a limit of the label.
 * Circling: a step whose results were all there before, while the answer was never reached. Verification after
   the answer was first reached is not circling but overthinking.
@@ -20,6 +20,9 @@ from nr_agent.events import LEVELS, Level
 from nr_agent.tasks import score
 
 _SPELLED = re.compile(r"(?P<word>\S+): (?P<letters>\S(?: \S)*) has (?P<count>\d+)")
+_LOOKED = re.compile(
+    r"(?P<letter>\w) in (?P<looks>\w (?:no|yes \d+)(?:, \w (?:no|yes \d+))*)\. So (?P<word>\S+) has (?P<count>\d+)"
+)
 _ASKED_LETTER = re.compile(r'letter "(\w)"')
 _VERDICT = re.compile(r"=(?P<result>-?\d+)\. (?P<verdict>Not|That is) (?P<target>-?\d+)")
 _MULTIPLE = re.compile(r"(?P<whole>\d+) is (?P<times>\d+)\*(?P<divisor>\d+)")
@@ -63,6 +66,9 @@ def slip(text: str, problem: str = "") -> Literal["calculation", "derivation"] |
             return "derivation"
         if asked and letters.count(asked.group(1).lower()) != int(match["count"]):
             return "calculation"
+    for match in _LOOKED.finditer(text):
+        if kind := _looked_wrong(match, asked):
+            return kind
     for match in _MULTIPLE.finditer(text):
         if int(match["whole"]) != int(match["times"]) * int(match["divisor"]):
             return "calculation"
@@ -130,6 +136,20 @@ def base_rates(labelled: Sequence[Sequence[StepLabels]]) -> dict[str, float]:
         values = [label.of(level) for labels in labelled for label in labels if label.of(level) is not None]
         rates[level] = sum(map(bool, values)) / max(1, len(values))
     return rates
+
+
+def _looked_wrong(match: re.Match[str], asked: re.Match[str] | None) -> Literal["calculation", "derivation"] | None:
+    """The slip in a word that was looked through letter by letter."""
+    word, letter = match["word"].lower(), match["letter"]
+    looks = [look.split() for look in match["looks"].split(", ")]
+    if "".join(look[0] for look in looks) != word or (asked and asked.group(1).lower() != letter):
+        return "derivation"
+    count = 0
+    for look in looks:
+        count += look[0] == letter
+        if look[1:] != (["yes", str(count)] if look[0] == letter else ["no"]):
+            return "calculation"
+    return None if count == int(match["count"]) else "calculation"
 
 
 def _same(traced: Traced, trial: str | None) -> bool:

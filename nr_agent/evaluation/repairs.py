@@ -20,7 +20,7 @@ from nr_agent.evaluation.statistics import wilson
 from nr_agent.tokens import BRANCH, RECHECK, STEP_END
 
 _STEP_TOKENS = 160
-_COUNT = re.compile(r"(\S+): \S(?: \S)* has (\d+)")
+_COUNT = re.compile(r"(?:(\S+): \S(?: \S)*|So (\S+)) has \d+")
 _ASKED = re.compile(r'letter "(\w)"')
 
 
@@ -117,23 +117,29 @@ def _plain(traced: Traced, place: int) -> bool:
 
 
 def _mends(traced: Traced, place: int, text: str) -> bool:
-    """The new step holds no slip, and says what the wrong claim should have been."""
+    """The new step holds no slip, and says what the first wrong claim should have been.
+
+    What came after that claim in the wrong step may rest on it, and is not asked for.
+    """
     before = traced.steps[place].text
-    wrong = {equation.left for equation in equations(before) if not equation.holds}
-    said = {equation.left for equation in equations(text)}
-    if not _right(traced, place, text) or not wrong <= said:
+    if not _right(traced, place, text):
         return False
+    wrong = next((equation for equation in equations(before) if not equation.holds), None)
+    if wrong is not None:
+        if wrong.value.denominator != 1:
+            return f"{wrong.left} does not come out even" in text
+        return wrong.left in {equation.left for equation in equations(text)}
     counted = _COUNT.search(before)
-    if wrong or not counted:
-        return bool(said)
-    letter = _ASKED.search(traced.problem.text)
-    claims = re.findall(rf"{re.escape(counted[1])}:? (?:[^,]* )?has (\d+)", text)
-    return bool(claims) and letter is not None and int(claims[-1]) == counted[1].lower().count(letter[1].lower())
+    if counted is None:
+        return bool(equations(text))
+    word, letter = counted[1] or counted[2], _ASKED.search(traced.problem.text)
+    claims = re.findall(rf"{re.escape(word)}:? (?:[^,]* )?has (\d+)", text)
+    return bool(claims) and letter is not None and int(claims[-1]) == word.lower().count(letter[1].lower())
 
 
 def _right(traced: Traced, place: int, text: str) -> bool:
     """The step claims something, and no slip is in it."""
-    claims = bool(equations(text)) or _COUNT.search(text) is not None or " is " in text
+    claims = bool(equations(text)) or "come out even" in text or _COUNT.search(text) is not None or " is " in text
     return claims and slip(text, traced.problem.text) is None
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from nr_agent.detection.labels import label_trace
+from nr_agent.detection.labels import label_trace, slip
 from nr_agent.detection.traces import Traced
 from nr_agent.equations import Equation, equations
 from nr_agent.tasks import held_out
@@ -25,7 +25,7 @@ OTHER_WAY = "Let me try another way."
 RIGHT, WRONG = "as I had", "not what I had"
 
 _ATTEMPT = re.compile(r"(-?\d+)([-+*/])(-?\d+)=(-?\d+), (-?\d+)([-+*/])(-?\d+)=(-?\d+)\. (?:Not|That is) (-?\d+)")
-_SPELLED = re.compile(r"(\S+): (\S(?: \S)*) has (\d+)")
+_COUNTED = re.compile(r"(?:(\S+): \S(?: \S)*|So (\S+)) has \d+")
 _TOTAL = re.compile(r"\d+\+\d+=(\d+)")
 _MULTIPLE = re.compile(r"(\d+) is (\d+)\*(\d+)")
 _ASKED = re.compile(r'letter "(\w)"')
@@ -72,8 +72,8 @@ def redo(traced: Traced, number: int) -> str | None:
         return None
     if match := _ATTEMPT.search(text):
         return _redo_attempt(*match.groups())
-    if match := _SPELLED.search(text):
-        return _redo_count(traced, number, match[1], text)
+    if match := _COUNTED.search(text):
+        return _redo_count(traced, number, match[1] or match[2], text)
     if match := _MULTIPLE.search(text):
         whole, times, divisor = map(int, match.groups())
         worked, product = work_out(times, "*", divisor), times * divisor
@@ -139,10 +139,10 @@ def _redo_count(traced: Traced, number: int, word: str, text: str) -> str | None
         elif found := _TOTAL.findall(step.text):
             total = int(found[-1])
     claim = f"{REDO}{look_through(spelled, letter)}. So {word} has {count}"
-    as_written = f"{word}: {' '.join(spelled)} has {count}" + (f", {total}+{count}={total + count}" if count else "")
-    if text.strip() == as_written:
+    added = f", {total}+{count}={total + count}" if count else ""
+    if slip(text, traced.problem.text) is None and text.strip().endswith(f" has {count}{added}"):
         return f"{claim}, {RIGHT}"
-    return f"{claim}, {WRONG}" + (f", {total}+{count}={total + count}" if count else "")
+    return f"{claim}, {WRONG}{added}"
 
 
 def _verdict(result: int, target: int) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from nr_agent.training.traces.arithmetic import apply, near_miss, work_out
-from nr_agent.training.traces.scratchpad import Habits, Scratchpad, Trace
+from nr_agent.training.traces.scratchpad import Check, Habits, Scratchpad, Trace
 
 Teacher = Callable[[str, Scratchpad], Trace]
 
@@ -25,21 +25,26 @@ def teach(family: str, question: str, rng: random.Random, habits: Habits | None 
 
 
 def chain_sum(question: str, pad: Scratchpad) -> Trace:
-    """Left to right, one operation a step."""
+    """Left to right, one operation a step; a check takes the terms in another order."""
     tokens = re.findall(r"\d+|[+-]", question.partition(":")[2])
-    terms, operators = [int(token) for token in tokens[::2]], tokens[1::2]
+    terms = [int(sign + term) for sign, term in zip(["+", *tokens[1::2]], tokens[::2], strict=True)]
 
-    def work() -> str:
-        total = terms[0]
-        for op, term in zip(operators, terms[1:], strict=True):
-            total = pad.calculate(total, op, term)
+    def add(ordered: list[int]) -> str:
+        total = ordered[0]
+        for term in ordered[1:]:
+            total = pad.calculate(total, "+" if term >= 0 else "-", abs(term))
         return str(total)
 
-    return pad.solve(work)
+    def reorder() -> str:
+        start = pad.rng.randrange(1, len(terms))
+        rest = terms[:start] + terms[start + 1 :]
+        return add([terms[start], *pad.rng.sample(rest, len(rest))])
+
+    return pad.solve(lambda: add(terms), [Check(reorder), Check(lambda: add(terms), worked=True)])
 
 
 def products(question: str, pad: Scratchpad) -> Trace:
-    """Tens and ones of the second factor, then their sum."""
+    """Tens and ones of the second factor, then their sum; a check takes another way to the product."""
     a, b = (int(number) for number in _NUMBER.findall(question)[:2])
 
     def work(a: int = a, b: int = b) -> str:
@@ -50,7 +55,16 @@ def products(question: str, pad: Scratchpad) -> Trace:
         low = pad.calculate(a, "*", ones)
         return str(pad.calculate(high, "+", low))
 
-    return pad.solve(work, verify=lambda: work(b, a))
+    def round_up() -> str:
+        missing = -b % 10
+        if not missing:
+            return work(b, a)
+        return str(pad.calculate(pad.calculate(a, "*", b + missing), "-", pad.calculate(a, "*", missing)))
+
+    def columns() -> str:
+        return str(pad.calculate(a, "*", b))
+
+    return pad.solve(work, [Check(lambda: work(b, a)), Check(round_up), Check(columns, worked=True)])
 
 
 def simple_equations(question: str, pad: Scratchpad) -> Trace:
@@ -77,11 +91,11 @@ def simple_equations(question: str, pad: Scratchpad) -> Trace:
             pad.calculate(product, "+" if constant > 0 else "-", abs(constant))
         return str(value)
 
-    return pad.solve(work, verify=verify)
+    return pad.solve(work, [Check(verify), Check(work, worked=True), Check(verify, worked=True)])
 
 
 def gcd(question: str, pad: Scratchpad) -> Trace:
-    """Euclid: take the multiple away, go on with the rest."""
+    """Euclid: take the multiple away, go on with the rest; a check multiplies up again."""
     first, second = (int(number) for number in _NUMBER.findall(question)[:2])
 
     def work() -> str:
@@ -100,7 +114,14 @@ def gcd(question: str, pad: Scratchpad) -> Trace:
         )
         return str(b)
 
-    return pad.solve(work)
+    def multiply() -> str:
+        common = math.gcd(first, second)
+        for number in (first, second):
+            if number != common:
+                pad.calculate(common, "*", number // common)
+        return str(common)
+
+    return pad.solve(work, [Check(multiply), Check(work, worked=True)])
 
 
 class Attempt(NamedTuple):
@@ -148,15 +169,15 @@ def countdown(question: str, pad: Scratchpad) -> Trace:
         write(solution, "", f". That is {target}.")
         return solution.expression
 
-    return pad.solve(work, verify=verify)
+    return pad.solve(work, [Check(verify, worked=True), Check(verify)])
 
 
 def letter_counting(question: str, pad: Scratchpad) -> Trace:
-    """Spell each word, count the letter in it, add up."""
+    """Spell each word, count the letter in it, add up; a check looks at every letter, from either end."""
     letter, text = re.findall(r'"([^"]*)"', question)
     words = text.split()
 
-    def work() -> str:
+    def work(words: list[str] = words) -> str:
         total = 0
         for word in words:
             spelled = word.lower()
@@ -172,7 +193,7 @@ def letter_counting(question: str, pad: Scratchpad) -> Trace:
             total += count
         return str(total)
 
-    return pad.solve(work)
+    return pad.solve(work, [Check(work, worked=True), Check(lambda: work(words[::-1]), worked=True)])
 
 
 def look_through(word: str, letter: str) -> str:

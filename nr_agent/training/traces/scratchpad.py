@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,7 +11,15 @@ from nr_agent.training.traces.arithmetic import apply, near_miss, work_out
 
 REDO = ("Wait, let me redo that: ", "Hold on, let me redo that: ", "Let me double-check that: ")
 CHECK_ALL = ("Let me check the whole thing again.", "Let me verify this once more.", "I should go through it again.")
+WORK_OUT = ("Let me work it out in detail.", "Let me go through the details once more.")
 FINISHED = "Okay, I have finished thinking."
+
+
+class Check(NamedTuple):
+    """A way to verify an answer: what is done, and whether every claim in it is worked out at length."""
+
+    work: Callable[[], str]
+    worked: bool = False
 
 
 class Span(NamedTuple):
@@ -35,8 +43,8 @@ class Habits:
     """
 
     redo: float = 0.06
-    slip: float = 0.06
-    passes: tuple[float, ...] = (0.2, 0.3, 0.3, 0.2)
+    slip: float = 0.08
+    passes: tuple[float, ...] = (0.2, 0.35, 0.3, 0.15)
     closing: float = 0.3
     stopped: float = 0.2
 
@@ -75,6 +83,7 @@ class Scratchpad:
         self.trace = Trace()
         self._leads = rng.choice(((("",), ("",)), (("First ",), ("Then ", "Next ", "Now ")), (("Now ",), ("Now ",))))
         self._begun = False
+        self._worked = False
 
     def say(self, text: str) -> None:
         """Write one step without a calculation."""
@@ -88,7 +97,7 @@ class Scratchpad:
 
     def calculate(self, a: int, op: str, b: int) -> int:
         """Write `a op b=c` as a step of its own, perhaps with second thoughts."""
-        lead = self.lead()
+        lead = "" if self._worked else self.lead()
         return int(
             self.claim(
                 before=f"{lead}{a}{op}{b}=",
@@ -121,7 +130,9 @@ class Scratchpad:
             after: the step's text after the value; after a slip it is said once the value is mended.
             verdict: what is said of the value, in the step and whenever it was looked at again.
         """
-        if self.rng.random() < self.habits.slip:
+        if self._worked:
+            self.say(f"{redo}. {restate}{value}{after}{verdict}")
+        elif self.rng.random() < self.habits.slip:
             self.trace.steps.append([Span(before), Span(wrong() + verdict, trained=False)])
             self.say(f"{self.rng.choice(REDO)}{redo}. {restate}{value}, not what I had{after}{verdict}")
         else:
@@ -132,21 +143,30 @@ class Scratchpad:
 
     def stumble(self, wrong: str, redo: str) -> None:
         """Now and then write a step that is wrong as a whole, and see it."""
-        if self.rng.random() < self.habits.slip:
+        if not self._worked and self.rng.random() < self.habits.slip:
             self.trace.steps.append([Span(wrong, trained=False)])
             self.say(f"{self.rng.choice(REDO)}{redo}")
 
-    def solve(self, work: Callable[[], str], verify: Callable[[], str] | None = None) -> Trace:
-        """Do the work, state the answer, and verify as often as the habits say."""
+    def solve(self, work: Callable[[], str], checks: Sequence[Check]) -> Trace:
+        """Do the work, state the answer, and verify as often as the habits say.
+
+        Args:
+            work: writes the steps and gives the answer.
+            checks: ways to verify it that are not the first way over again: a pass that repeats what stands
+                above it teaches a model to copy its own slips, with confidence.
+        """
         answer = work()
         reached = len(self.trace.steps)
         self.say(f"So the answer is {answer}.")
         passes = self.rng.choices(range(len(self.habits.passes)), self.habits.passes)[0]
-        for _ in range(passes):
-            self.say(self.rng.choice(CHECK_ALL))
-            self._begun = False
-            answer = (verify or work)()
+        order = self.rng.sample(list(checks), len(checks))
+        for number in range(passes):
+            check = order[number % len(order)]
+            self.say(self.rng.choice(WORK_OUT if check.worked else CHECK_ALL))
+            self._begun, self._worked = False, check.worked
+            answer = check.work()
             self.say(f"So the answer is still {answer}.")
+        self._worked = False
         if self.rng.random() < self.habits.closing:
             self.say(FINISHED)
         if self.rng.random() < self.habits.stopped:
