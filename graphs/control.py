@@ -84,7 +84,8 @@ class Control:
         counters, budget = state["counters"], Budget.model_validate(state["budget"])
         events = [FailureEvent.from_state(value) for value in state["events"]]
         since = None if counters["last_intervention"] is None else counters["steps"] - counters["last_intervention"]
-        known = tuple(self.parts.store.get(state["episode_id"]).events)
+        episode = self.parts.store.get(state["episode_id"])
+        texts = {step.index: step.text for step in episode.steps}
         return self.parts.policies.decide(
             [
                 PolicyContext(
@@ -95,9 +96,11 @@ class Control:
                     interventions=dict(counters["interventions"]),
                     tokens_used=counters["tokens"],
                     tokens_left=max(0, budget.max_tokens - counters["tokens"]),
-                    events=known,
+                    events=tuple(episode.events),
                     domain=state["domain"],
                     answer_stated=state["answered"],
+                    text=texts.get(event.step, ""),
+                    metadata=episode.problem.metadata,
                 )
                 for event in events
             ]

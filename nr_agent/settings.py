@@ -1,4 +1,4 @@
-"""Settings from the environment: `NR_AGENT_STORE`, `NR_AGENT_HOME`, `NR_AGENT_MODEL`."""
+"""Settings from the environment: `NR_AGENT_STORE`, `NR_AGENT_HOME`, `NR_AGENT_MODEL`, `NR_AGENT_SANDBOX`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ class Settings(BaseSettings):
         store: the episode store: a path, or an SQLAlchemy URL; by default `episodes.db` in the home folder.
         home: folder for the data of this user.
         model: the model that is used where none is named.
+        sandbox: a command that runs a Python program from its standard input where it can do no harm. Code that a
+            model wrote is run by it, and by nothing else: without one it is never run.
     """
 
     model_config = SettingsConfigDict(env_prefix="NR_AGENT_", extra="forbid", frozen=True)
@@ -25,6 +27,7 @@ class Settings(BaseSettings):
     store: str | None = None
     home: Path = Field(default_factory=lambda: _data_home() / "nr_agent")
     model: str = "nano"
+    sandbox: str | None = None
 
     @property
     def store_url(self) -> str:

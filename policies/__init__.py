@@ -9,6 +9,7 @@ from nr_agent.policies.outcome import recheck_outcome
 from nr_agent.policies.protocol import Policy, PolicyContext
 from nr_agent.policies.recheck import RecheckPolicy
 from nr_agent.policies.remedies import Remedies, choose_mode
+from nr_agent.policies.run_tests import RunTestsPolicy
 
 __all__ = [
     "AskHumanPolicy",
@@ -21,6 +22,7 @@ __all__ = [
     "RecheckPolicy",
     "Remedies",
     "Rule",
+    "RunTestsPolicy",
     "choose_mode",
     "load_policies",
     "pack_names",

@@ -27,11 +27,23 @@ class Rule:
 
     Attributes:
         policy: the policy.
-        min_score: events that score lower are let pass.
+        min_score: events that score lower are not this rule's.
+        max_score: nor are events with this score or a higher one; None for no limit.
+        reason: why this choice.
     """
 
     policy: Policy
     min_score: float = 0.0
+    max_score: float | None = None
+    reason: str = ""
+
+    def takes(self, score: float) -> bool:
+        """Whether an event with this score is the rule's."""
+        return self.min_score <= score and (self.max_score is None or score < self.max_score)
+
+
+Rules = Rule | Policy | Sequence[Rule | Policy]
+"""What may stand at an address: a rule, a bare policy, or several of them, which are tried in order."""
 
 
 @dataclass(frozen=True)
@@ -45,40 +57,41 @@ class Decision:
 
 @dataclass(frozen=True)
 class Policies:
-    """A policy a level (or kind), and the limits that hold for all of them.
+    """Policies by level (or kind), and the limits that hold for all of them.
 
-    Of several events in one step, one is acted on. A slip comes first: while an `intra_step` event is present,
-    the answer may rest on it, so it is decided on first, and no other event stops the thinking in that step.
-    Without one, an `instance` event comes before an `inter_step` event: thinking that should stop needs no
-    new branch. The first policy that does not say `Continue` wins.
+    The rules at an address are tried in order: the first that takes the event's score, and whose policy does not
+    say `Continue`, decides. The rules of a kind go in place of its level's.
+
+    Of several events in one step, one is acted on. A slip comes first: while there is an `intra_step` event, the
+    answer may rest on it, so it is decided on first, and no other event stops the thinking in that step, also
+    where no rule takes the slip's score. Without one, an `instance` event comes before an `inter_step` event:
+    thinking that should stop needs no new branch. Events of a level without rules are not heard at all.
 
     `Stop` needs neither an intervention left nor the gap: it cannot be repeated.
 
     Attributes:
-        on: a rule by `level` or `level.kind`.
+        on: rules by `level` or `level.kind`.
         max_interventions: most interventions an episode.
         refractory: how many steps must be thought after an intervention before the next; 1 leaves the step
             that the intervention brought about alone.
         name: how this composition is called in records.
+        attended: whether there is a person to ask. Where there is none, a policy that would ask is passed over.
     """
 
-    on: Mapping[str, Rule | Policy] = field(default_factory=dict)
+    on: Mapping[str, Rules] = field(default_factory=dict)
     max_interventions: int = 3
     refractory: int = 1
     name: str = "custom"
+    attended: bool = True
 
     def __post_init__(self) -> None:
-        for address, rule in self.on.items():
+        for address, rules in self.on.items():
             if address not in ADDRESSES:
                 raise PolicyError(
                     f"the policies {self.name!r} have a rule for {address!r}", hint=f"allowed: {', '.join(ADDRESSES)}"
                 )
-            policy = rule.policy if isinstance(rule, Rule) else rule
-            if not callable(getattr(policy, "decide", None)) or not isinstance(getattr(policy, "name", None), str):
-                raise PolicyError(
-                    f"the rule for {address!r} in the policies {self.name!r} is {policy!r}, which is no policy",
-                    hint="give an object with a `name` and a method `decide(context) -> Action`",
-                )
+            for rule in _listed(rules):
+                _check(rule.policy, f"the rule for {address!r} in the policies {self.name!r}")
 
     def decide(self, contexts: Sequence[PolicyContext]) -> Decision:
         """What to do after a step.
@@ -89,36 +102,44 @@ class Policies:
         Raises:
             PolicyError: a policy returned something that is no action.
         """
-        heard = {
-            context.event.level: (context, rule)
-            for context in contexts
-            if (rule := self.rule(context.event)) is not None and context.event.score >= rule.min_score
-        }
+        heard = {context.event.level: context for context in contexts if self.rules(context.event)}
         order: tuple[Level, ...] = ("instance", "inter_step")
         if "intra_step" in heard:
             order = ("intra_step", "inter_step", "instance")
         for level in order:
-            if level not in heard:
-                continue
-            context, rule = heard[level]
-            decision = _ask(rule.policy, context)
-            stops = isinstance(decision.action, Stop)
-            held_back = stops and level != "intra_step" and "intra_step" in heard
-            if isinstance(decision.action, Continue) or held_back:
-                continue
-            if stops or self._may_intervene(context):
-                return decision
+            for rule in self.rules(heard[level].event) if level in heard else ():
+                if not rule.takes(heard[level].event.score):
+                    continue
+                decision = _ask(rule.policy, heard[level])
+                if self._carried_out(decision.action, heard[level], slip="intra_step" in heard):
+                    return decision
         return Decision(Continue())
 
-    def rule(self, event: AnyFailureEvent) -> Rule | None:
-        """The rule for an event: its kind's, else its level's."""
-        rule = self.on.get(f"{event.level}.{event.kind}", self.on.get(event.level))
-        return rule if rule is None or isinstance(rule, Rule) else Rule(rule)
+    def rules(self, event: AnyFailureEvent) -> tuple[Rule, ...]:
+        """The rules for an event: its kind's, else its level's; none where there are none."""
+        return _listed(self.on.get(f"{event.level}.{event.kind}", self.on.get(event.level, ())))
 
-    def _may_intervene(self, context: PolicyContext) -> bool:
+    def _carried_out(self, action: Action, context: PolicyContext, *, slip: bool) -> bool:
+        if isinstance(action, Continue) or (isinstance(action, AskHuman) and not self.attended):
+            return False
+        if isinstance(action, Stop):
+            return context.event.level == "intra_step" or not slip
         spent = sum(number for kind, number in context.interventions.items() if kind != "stop")
         since = context.since_intervention
         return spent < self.max_interventions and (since is None or since > self.refractory)
+
+
+def _listed(rules: Rules) -> tuple[Rule, ...]:
+    several = rules if isinstance(rules, Sequence) else (rules,)
+    return tuple(rule if isinstance(rule, Rule) else Rule(rule) for rule in several)
+
+
+def _check(policy: object, where: str) -> None:
+    if not callable(getattr(policy, "decide", None)) or not isinstance(getattr(policy, "name", None), str):
+        raise PolicyError(
+            f"{where} is {policy!r}, which is no policy",
+            hint="give an object with a `name` and a method `decide(context) -> Action`",
+        )
 
 
 def _ask(policy: Policy, context: PolicyContext) -> Decision:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from nr_agent.actions import Action
 from nr_agent.events import AnyFailureEvent
@@ -25,6 +25,8 @@ class PolicyContext:
         events: all events of the episode in order, this one included.
         domain: domain of the problem: `math`, `code`, `general`, ...
         answer_stated: whether a step of the thinking has already said what the answer is.
+        text: of the step in which the event was seen.
+        metadata: what travels with the problem: the tests of a programming problem, say.
     """
 
     event: AnyFailureEvent
@@ -37,6 +39,8 @@ class PolicyContext:
     events: tuple[AnyFailureEvent, ...] = ()
     domain: str = "general"
     answer_stated: bool = False
+    text: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Policy(Protocol):

@@ -51,7 +51,9 @@ def test_the_wheel_holds_every_module_and_every_file_that_ships_and_no_other(whe
         ),
     }
     assert modules == {name for name in names if name.endswith(".py")}
-    assert {"nr_agent/py.typed", "nr_agent/policies/packs/default.yaml"} <= names
+    packs = {f"nr_agent/policies/packs/{path.name}" for path in (ROOT / "policies" / "packs").iterdir()}
+    assert {"nr_agent/py.typed", *packs} <= names
+    assert {"nr_agent/policies/packs/default.yaml", "nr_agent/policies/packs/schema.json"} <= packs
     model = {name for name in names if name.startswith("nr_agent/models/nano/")}
     for file in ("model.safetensors", "tokenizer.json", "config.json", "README.md", "detector/detector.safetensors"):
         assert f"nr_agent/models/nano/{file}" in model

@@ -1,0 +1,49 @@
+"""Running a program that a model wrote: only by a command that the user's settings name, never by default."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from typing import Final, Literal
+
+from nr_agent.errors import ConfigurationError
+from nr_agent.settings import load_settings
+
+Verdict = Literal["passed", "failed", "not_run"]
+
+_FENCED: Final = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
+
+
+def programs(text: str) -> str:
+    """The Python in a text: its fenced blocks in order, as one program."""
+    return "\n".join(_FENCED.findall(text))
+
+
+def run_program(program: str, *, seconds: float) -> Verdict:
+    """Whether a program ends without an error, in the sandbox of the settings.
+
+    Args:
+        program: Python.
+        seconds: after so long it has failed.
+
+    Returns:
+        `not_run` where the settings name no sandbox.
+
+    Raises:
+        ConfigurationError: the sandbox cannot be started.
+    """
+    command = load_settings().sandbox
+    if command is None:
+        return "not_run"
+    try:
+        done = subprocess.run(  # noqa: S603 - the user's own command; the program goes to its standard input
+            shlex.split(command), input=program.encode(), capture_output=True, timeout=seconds, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return "failed"
+    except (OSError, ValueError, IndexError) as error:
+        raise ConfigurationError(
+            f"the sandbox {command!r} cannot be started: {error}", hint="correct or unset NR_AGENT_SANDBOX"
+        ) from error
+    return "failed" if done.returncode else "passed"
