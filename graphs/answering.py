@@ -8,8 +8,9 @@ from nr_agent.answers import extract_answer, states_answer
 from nr_agent.engine.protocol import ExtendRequest, Segment, StopSpec
 from nr_agent.episode import Step
 from nr_agent.graphs.parts import Parts
-from nr_agent.graphs.thinking import suppressed
-from nr_agent.tokens import CORRECTION_TOKENS, END_THINK, THINK
+from nr_agent.graphs.replies import before_stop
+from nr_agent.graphs.thinking import read_sampling
+from nr_agent.tokens import CORRECTION_TOKENS, END_THINK, STEP_END, THINK, TOOL_CALL
 
 
 class Answer:
@@ -34,15 +35,21 @@ class Answer:
         force = list(state["pending"])
         if not force and not state["closed"]:
             force = self.parts.remedies.closing(boundary=self.parts.at_boundary(ref))
+        if state["lead"]:
+            # The closing words end with a blank line; a thinking that the model closed itself does not.
+            gap = "" if force else STEP_END
+            force += self.parts.engine.codec.encode(gap + state["lead"])
         room = self.parts.room(ref.length + len(force))
         if room < 1:
             return None
         return ExtendRequest(
             ref=ref,
             stop=StopSpec(
-                ids=self.parts.engine.codec.end_ids, max_new=min(int(state["budget"]["max_answer_tokens"]), room)
+                ids=self.parts.engine.codec.end_ids,
+                strings=tuple(state["stop"]),
+                max_new=min(int(state["budget"]["max_answer_tokens"]), room),
             ),
-            sampling=suppressed(self.parts.sampling, self.suppress),
+            sampling=read_sampling(state, self.suppress),
             force=force,
             readings=False,
         )
@@ -70,11 +77,12 @@ class Answer:
             for token, logprob in zip(segment.ids, segment.logprobs, strict=True)
             if logprob is not None and token not in codec.end_ids
         ]
+        text = before_stop(state["lead"] + codec.decode(written), state["stop"]).split(TOOL_CALL)[0]  # a call is none
         return {
             "sequence": segment.ref.model_dump(mode="json"),
             "next_index": state["next_index"] + 1,
             "pending": [],
-            "answer": extract_answer(codec.decode(written)) or self._stated(state),
+            "answer": extract_answer(text) or self._stated(state),
         }
 
     def _stated(self, state: Any) -> str | None:

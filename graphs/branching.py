@@ -60,6 +60,7 @@ class Branch:
                     "branch": branch,
                     "sequence": self.parts.hold(episode_id, fork),
                     "seed": seed,
+                    "sampling": state["sampling"],
                     "next_index": state["next_index"] + STRIDE * k,
                     "before": state["next_index"],
                     "pending": pending,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
+from nr_agent.engine.protocol import Sampling
 from nr_agent.errors import ConfigurationError
 from nr_agent.graphs.budget import Budget
 
@@ -25,7 +27,11 @@ class ReasonerContext:
         task: the benchmark family of the problem.
         problem_seed: the problem's seed in that family.
         metadata: anything that should be kept with the problem.
-        budget: instead of the reasoner's.
+        budget: instead of the reasoner's; a dict changes what it names.
+        sampling: instead of the reasoner's; a dict changes what it names.
+        stop: the answer ends before the first of these strings.
+        tools: that the model may call, in OpenAI's form; its calls are in the message that comes out.
+        tool_choice: `any`, or the name of one of the tools: the answer is then made to begin with a call.
     """
 
     domain: str | None = None
@@ -35,6 +41,10 @@ class ReasonerContext:
     problem_seed: int | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     budget: Budget | dict[str, Any] | None = None
+    sampling: Sampling | dict[str, Any] | None = None
+    stop: Sequence[str] = ()
+    tools: Sequence[Mapping[str, Any]] = ()
+    tool_choice: str | None = None
 
 
 def read_context(context: object, config: RunnableConfig) -> ReasonerContext:
@@ -52,4 +62,4 @@ def read_context(context: object, config: RunnableConfig) -> ReasonerContext:
                 f"config['configurable']['nr_agent'] has {name!r}, which a run does not take",
                 hint=f"allowed: {', '.join(names)}",
             )
-    return ReasonerContext(**{**{name: getattr(own, name) for name in asdict(own)}, **overrides})
+    return ReasonerContext(**{**{name: getattr(own, name) for name in names}, **overrides})

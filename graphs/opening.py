@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
 from typing import Any
 
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langchain_core.messages import AnyMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_config, get_stream_writer
 from langgraph.runtime import Runtime
 from pydantic import ValidationError
 
+from nr_agent.engine.protocol import Sampling
 from nr_agent.episode import Episode, Problem, Step
-from nr_agent.errors import ConfigurationError, ContextLengthError, ProblemError
+from nr_agent.errors import ConfigurationError, ContextLengthError
 from nr_agent.graphs.budget import Budget
 from nr_agent.graphs.context import ReasonerContext, read_context
 from nr_agent.graphs.control import Control
+from nr_agent.graphs.conversation import find_problem, to_template
 from nr_agent.graphs.parts import Parts
+from nr_agent.graphs.replies import lead
 from nr_agent.graphs.state import ReasonerState
 from nr_agent.graphs.stream import OpenEvent
 from nr_agent.ids import new_id
-
-_ROLES = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool"}
 
 
 class Open:
@@ -47,7 +49,8 @@ class Open:
         """Open an episode.
 
         Raises:
-            ProblemError: there is no human message with text in it.
+            ProblemError: there is no human message with text in it, or a message that is not text.
+            ToolsUnsupportedError: the run has tools, and the model's chat template knows none.
             ContextLengthError: the conversation leaves no room to think.
             ConfigurationError: the run's overrides make no sense.
         """
@@ -56,10 +59,11 @@ class Open:
         problem = _problem(state["messages"], context)
         budget = _budget(context, self.budget)
         seed = self.seed if context.seed is None else context.seed
-        prompt = self.parts.engine.codec.render(_rendered(state["messages"]))
+        sampling = _sampling(context, self.parts.sampling)
+        prompt = self._render(state["messages"], context)
         self._check_length(len(prompt))
         episode_id = new_id()
-        self._begin(episode_id, problem, seed, budget, config)
+        self._begin(episode_id, problem, seed, budget, sampling, config)
         with self.parts.guard(episode_id):
             sequence = self.parts.hold(episode_id, self.parts.engine.open(prompt, seed=seed))
             self._add_prompt(episode_id, problem, prompt)
@@ -68,6 +72,9 @@ class Open:
             "domain": problem.domain,
             "seed": seed,
             "budget": budget.model_dump(mode="json"),
+            "sampling": plain(sampling),
+            "stop": list(context.stop),
+            "lead": lead(context.tools, context.tool_choice),
             "sequence": sequence,
             "branch": "main",
             "next_index": 1,
@@ -104,7 +111,19 @@ class Open:
                 hint="shorten the problem, or choose a model with a longer context",
             )
 
-    def _begin(self, episode_id: str, problem: Problem, seed: int, budget: Budget, config: RunnableConfig) -> None:
+    def _render(self, messages: Sequence[AnyMessage], context: ReasonerContext) -> list[int]:
+        codec, turns = self.parts.engine.codec, to_template(messages)
+        return codec.render(turns, context.tools) if context.tools else codec.render(turns)
+
+    def _begin(
+        self,
+        episode_id: str,
+        problem: Problem,
+        seed: int,
+        budget: Budget,
+        sampling: Sampling,
+        config: RunnableConfig,
+    ) -> None:
         engine, detector = self.parts.engine, self.parts.detector
         thread = config.get("configurable", {}).get("thread_id")
         self.parts.store.begin(
@@ -116,7 +135,11 @@ class Open:
                 detector=detector.id if detector else None,
                 policy=self.parts.policies.name if self.parts.control else None,
                 seed=seed,
-                settings={**self.settings, "budget": budget.model_dump(mode="json")},
+                settings={
+                    **self.settings,
+                    "budget": budget.model_dump(mode="json"),
+                    "sampling": plain(sampling),
+                },
                 thread_id=None if thread is None else str(thread),
             )
         )
@@ -140,36 +163,20 @@ class Open:
         )
 
 
+def plain(sampling: Sampling) -> dict[str, Any]:
+    """A sampling in JSON values."""
+    return {**asdict(sampling), "suppress": list(sampling.suppress)}
+
+
 def _problem(messages: Sequence[AnyMessage], context: ReasonerContext) -> Problem:
-    text = next((str(message.text) for message in reversed(messages) if isinstance(message, HumanMessage)), "")
-    if not text.strip():
-        raise ProblemError(
-            "there is no problem: the conversation has no human message with text in it",
-            hint='invoke with {"messages": [{"role": "user", "content": "..."}]}',
-        )
     return Problem(
-        text=text,
+        text=find_problem(messages),
         reference=context.reference,
         domain=context.domain or "general",
         task=context.task,
         seed=context.problem_seed,
         metadata=context.metadata,
     )
-
-
-def _rendered(messages: Sequence[AnyMessage]) -> list[dict[str, str]]:
-    """Messages for the chat template; calls of tools, which have no text, are left out."""
-    rendered = []
-    for message in messages:
-        role = _ROLES.get(message.type)
-        if role is None:
-            raise ProblemError(
-                f"a message of type {message.type!r} cannot be rendered", hint=f"allowed: {', '.join(_ROLES)}"
-            )
-        text = str(message.text)
-        if text or not isinstance(message, AIMessage):
-            rendered.append({"role": role, "content": text})
-    return rendered
 
 
 def _budget(context: ReasonerContext, default: Budget) -> Budget:
@@ -183,3 +190,13 @@ def _budget(context: ReasonerContext, default: Budget) -> Budget:
             f"the run's budget is wrong at {'.'.join(map(str, first['loc']))}: {first['msg']}",
             hint=f"allowed: {', '.join(Budget.model_fields)}",
         ) from error
+
+
+def _sampling(context: ReasonerContext, default: Sampling) -> Sampling:
+    if context.sampling is None or isinstance(context.sampling, Sampling):
+        return context.sampling or default
+    names = [item.name for item in fields(Sampling)]
+    unknown = [name for name in context.sampling if name not in names]
+    if unknown:
+        raise ConfigurationError(f"the run's sampling has {unknown[0]!r}", hint=f"allowed: {', '.join(names)}")
+    return replace(default, **context.sampling)

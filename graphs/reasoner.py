@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from weakref import WeakKeyDictionary
 
 from langchain_core.runnables import RunnableLambda
 from langgraph.cache.base import BaseCache
@@ -41,6 +41,9 @@ RECURSION_LIMIT = 9_999
 
 Graph: TypeAlias = StateGraph[ReasonerState, ReasonerContext, ReasonerInput, ReasonerOutput]
 Reasoner: TypeAlias = CompiledStateGraph[ReasonerState, ReasonerContext, ReasonerInput, ReasonerOutput]
+_PARTS: WeakKeyDictionary[Any, Parts] = WeakKeyDictionary()
+"""What the graphs that are in use were made of."""
+
 AnyPolicies: TypeAlias = str | Path | Policies | Mapping[str, Policy | Rule]
 
 
@@ -130,11 +133,26 @@ def build_reasoner(
     )
     if detector is not None:
         engine.attach(detector.plan)
-    drawn = {**asdict(sampling), "suppress": list(sampling.suppress)}
-    settings = {"sampling": drawn, "mode": remedies.mode, "control": control}
-    return _wire(
+    settings = {"mode": remedies.mode, "control": control}
+    graph = _wire(
         parts, Open(parts, budget=budget, seed=seed, settings=settings), Record(parts, raises=exit_behavior == "error")
     )
+    _PARTS[graph] = parts
+    return graph
+
+
+def parts_of(reasoner: Reasoner) -> Parts:
+    """What a reasoner is made of.
+
+    Raises:
+        ConfigurationError: it is not one of ours.
+    """
+    parts = _PARTS.get(getattr(reasoner, "builder", None))
+    if parts is None:
+        raise ConfigurationError(
+            f"a {type(reasoner).__name__} is no reasoner", hint="make it with create_reasoner(...)"
+        )
+    return parts
 
 
 def _wire(parts: Parts, opening: Open, record: Record) -> Graph:

@@ -53,6 +53,7 @@ class Fork(TypedDict):
     branch: str
     sequence: dict[str, Any]
     seed: int
+    sampling: dict[str, Any]
     next_index: int
     before: int
     pending: list[int]
@@ -107,6 +108,9 @@ class ReasonerState(TypedDict, total=False):
         domain: domain of the problem.
         seed: of the sequence.
         budget: `Budget` as a dict.
+        sampling: `Sampling` as a dict.
+        stop: strings that end the answer.
+        lead: text that the answer is made to begin with.
         sequence: `SequenceRef` as a dict.
         branch: the line of thought that is being followed.
         next_index: index of the next step.
@@ -132,6 +136,9 @@ class ReasonerState(TypedDict, total=False):
     domain: str
     seed: int
     budget: dict[str, Any]
+    sampling: dict[str, Any]
+    stop: list[str]
+    lead: str
     sequence: dict[str, Any]
     branch: str
     next_index: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from nr_agent.answers import states_answer
@@ -110,7 +110,7 @@ class Thinker:
                 strings=(STEP_END, *spelled),
                 max_new=max_new,
             ),
-            sampling=suppressed(self.parts.sampling, self.suppress),
+            sampling=read_sampling(state, self.suppress),
             force=tuple(state["pending"]),
             readings=self.parts.detector is not None,
         )
@@ -220,6 +220,7 @@ class Think:
         self.parts.store.add(state["episode_id"], intervention.model_copy(update={"outcome": outcome}))
 
 
-def suppressed(sampling: Sampling, tokens: tuple[int, ...]) -> Sampling:
-    """The sampling, with tokens that are never to be drawn."""
-    return replace(sampling, suppress=tuple(dict.fromkeys((*sampling.suppress, *tokens))))
+def read_sampling(state: Mapping[str, Any], suppress: tuple[int, ...]) -> Sampling:
+    """The sampling of a state, with tokens that are never to be drawn."""
+    drawn = dict(state["sampling"])
+    return Sampling(**{**drawn, "suppress": tuple(dict.fromkeys((*drawn["suppress"], *suppress)))})

@@ -43,6 +43,10 @@ class MissingExtraError(ConfigurationError):
         super().__init__(f"this needs {package}, which is not installed", hint=f"pip install 'nr-agent[{extra}]'")
 
 
+class ToolsUnsupportedError(ConfigurationError):
+    """Tools were given to a model whose chat template knows none, or in a way that it cannot be asked for."""
+
+
 class TaskError(ConfigurationError):
     """A benchmark task that is unknown or cannot be drawn."""
 

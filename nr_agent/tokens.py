@@ -18,6 +18,10 @@ TURN_START: Final = "<|im_start|>"
 TURN_END: Final = "<|im_end|>"
 END_OF_TEXT: Final = "<|endoftext|>"
 
+TOOL_CALL: Final = "<tool_call>"
+END_TOOL_CALL: Final = "</tool_call>"
+"""Around a call of a tool, as Hermes and Qwen write it: a JSON object with `name` and `arguments`."""
+
 STEP_END: Final = "\n\n"
 """A blank line ends a step."""
 

@@ -6,7 +6,7 @@ that lost its cache computes it again. Every engine passes the suite in `nr_agen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -212,8 +212,18 @@ class TapPlan(Protocol):
 class TextCodec(Protocol):
     """Text to ids and back, as the engine's model does it."""
 
-    def render(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """Messages through the chat template, the thinking opened. Control tokens in their text stay text."""
+    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+        """Messages through the chat template, the thinking opened. Control tokens in their text stay text.
+
+        Args:
+            messages: `role` and `content`; calls of tools as `tool_calls`, in OpenAI's form.
+            tools: that the model may call, in OpenAI's form.
+        """
+        ...
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether the chat template presents tools."""
         ...
 
     def encode(self, text: str) -> list[int]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nr_agent.errors import ModelError, ProblemError
+from nr_agent.engine import prompts
+from nr_agent.errors import ModelError, ProblemError, ToolsUnsupportedError
 from nr_agent.tokens import END_THINK, THINK
 
 
@@ -14,7 +15,7 @@ class TokenizerCodec:
     """A codec over a tokenizer and its chat template.
 
     Args:
-        tokenizer: a `PreTrainedTokenizer`; its `chat_control_tokens` are completed here.
+        tokenizer: a `PreTrainedTokenizer`.
         end_ids: ids that end an answer, as the model's generation settings have them.
 
     Raises:
@@ -31,29 +32,40 @@ class TokenizerCodec:
         tokenizer.model_max_length = sys.maxsize
         self._end_ids = end_ids
         self._added: dict[str, int] = tokenizer.get_added_vocab()
-        known = list(getattr(tokenizer, "chat_control_tokens", None) or [])
-        tokenizer.chat_control_tokens = [*known, *(token for token in self._added if token not in known)]
         self._control_ids = frozenset(self._added.values())
-        self._frame = self._count_control(self._render([{"role": "user", "content": "x"}]))
+        template = tokenizer.chat_template
+        texts = template.values() if isinstance(template, Mapping) else [template]
+        self._takes_tools = any(prompts.takes_tools(text) for text in texts)
 
     @property
     def end_ids(self) -> frozenset[int]:
         """Ids that end an answer."""
         return self._end_ids
 
-    def render(self, messages: Sequence[dict[str, str]]) -> list[int]:
+    @property
+    def takes_tools(self) -> bool:
+        """Whether the chat template presents tools to the model."""
+        return self._takes_tools
+
+    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
         """Messages through the chat template, the thinking opened.
 
         Raises:
-            ProblemError: a control token would come out of the messages' text.
+            ProblemError: the template refuses the messages, or a control token would come out of their text.
+            ToolsUnsupportedError: there are tools, and the template does not present any.
         """
-        ids = self._render(messages)
-        if len(messages) == 1 and self._count_control(ids) != self._frame:
+        if tools and not self.takes_tools:
+            raise ToolsUnsupportedError(
+                "this model's chat template knows no tools",
+                hint="use a checkpoint whose chat template presents tools, such as Qwen3's",
+            )
+        ids = prompts.render(self.tokenizer, messages, tools)
+        if self._count_control(ids) != self._count_control(prompts.frame(self.tokenizer, messages, tools)):
             raise ProblemError(
-                "the problem's text would become a control token of this model",
+                "text of the conversation would become a control token of this model",
                 hint="remove the model's own control tokens from the text",
             )
-        return ids
+        return self._open_thinking(ids)
 
     def encode(self, text: str) -> list[int]:
         """Ids of text that the controller writes; control tokens in it are meant."""
@@ -67,15 +79,7 @@ class TokenizerCodec:
         """Id of a control token, None where the tokenizer has none by that name."""
         return self._added.get(token)
 
-    def _render(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        encoded = self.tokenizer.apply_chat_template(
-            list(messages),
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            sanitize_control_tokens=True,
-        )
-        ids = list(encoded["input_ids"])
+    def _open_thinking(self, ids: list[int]) -> list[int]:
         opening, closing = self.control(THINK), self.control(END_THINK)
         if opening is None or closing is None:
             return ids

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +25,7 @@ from nr_agent.engine.protocol import (
     TextCodec,
 )
 from nr_agent.episode import Run
-from nr_agent.errors import ChannelError, ContextLengthError, EngineError, UnknownSequenceError
+from nr_agent.errors import ChannelError, ContextLengthError, EngineError, ToolsUnsupportedError, UnknownSequenceError
 from nr_agent.ids import new_id
 from nr_agent.tokens import BRANCH, END_OF_TEXT, END_THINK, RECHECK, STEP_END, THINK, TURN_END, TURN_START
 
@@ -40,19 +41,28 @@ class CharacterCodec:
 
     Args:
         missing: control tokens that this "model" does not have; they are spelled out in characters.
+        tools: whether its template presents tools, as Qwen's and Hermes' do.
     """
 
-    def __init__(self, missing: Sequence[str] = ()) -> None:
+    def __init__(self, missing: Sequence[str] = (), *, tools: bool = False) -> None:
+        self.takes_tools = tools
         self._ids = {token: number for number, token in enumerate(_CONTROL) if token not in missing}
         self._texts = {number: token for token, number in self._ids.items()}
         self._split = re.compile("(" + "|".join(map(re.escape, self._ids)) + ")")
 
-    def render(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """Messages as ChatML, the thinking opened. Control tokens in their text stay text."""
+    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+        """Messages as ChatML, the thinking opened. Control tokens in their text stay text.
+
+        Raises:
+            ToolsUnsupportedError: there are tools, and this codec presents none.
+        """
+        if tools and not self.takes_tools:
+            raise ToolsUnsupportedError("this codec knows no tools", hint="make the engine with tools=True")
+        offered = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
+        turns = [("system", f"<tools>\n{offered}\n</tools>")] if tools else []
         ids: list[int] = []
-        for message in messages:
-            ids += [*self.encode(TURN_START), *_characters(f"{message['role']}\n{message['content']}")]
-            ids += self.encode(f"{TURN_END}\n")
+        for role, text in [*turns, *map(_turn, messages)]:
+            ids += [*self.encode(TURN_START), *_characters(f"{role}\n{text}"), *self.encode(f"{TURN_END}\n")]
         return ids + self.encode(f"{TURN_START}assistant\n{THINK}\n")
 
     def encode(self, text: str) -> list[int]:
@@ -104,6 +114,7 @@ class ScriptedEngine:
         confidence: log-probability of each token of a piece of text: a number, or a function of the step's text.
         context: longest sequence, in characters.
         missing: control tokens that this model does not have (see `CharacterCodec`).
+        tools: whether the model may be offered tools (see `CharacterCodec`).
         seconds_a_token: how long a token takes; for tests that cancel.
         name: how the model is called in reports.
 
@@ -124,12 +135,13 @@ class ScriptedEngine:
         confidence: float | Callable[[str], float] = -0.1,
         context: int = 16_384,
         missing: Sequence[str] = (),
+        tools: bool = False,
         seconds_a_token: float = 0.0,
         name: str = "scripted",
     ) -> None:
         self.name = name
         self.fingerprint = f"scripted:{name}"
-        self.codec: TextCodec = CharacterCodec(missing)
+        self.codec: TextCodec = CharacterCodec(missing, tools=tools)
         self.capabilities = Capabilities(taps="none", fork="copy", rollback="exact", batching=False, context=context)
         self._script = script
         self._answer = answer
@@ -344,6 +356,15 @@ class ScriptedEngine:
         if not 1 <= length <= len(sequence.ids):
             raise EngineError(f"position {length} is outside of a sequence of {len(sequence.ids)} tokens")
         return length
+
+
+def _turn(message: Mapping[str, Any]) -> tuple[str, str]:
+    """A message's role and text; calls and results of tools in Hermes' form."""
+    if message["role"] == "tool":
+        return "user", f"<tool_response>\n{message['content']}\n</tool_response>"
+    calls = [json.dumps(call["function"], ensure_ascii=False) for call in message.get("tool_calls", ())]
+    text = "\n".join([message["content"], *(f"<tool_call>\n{call}\n</tool_call>" for call in calls)])
+    return message["role"], text
 
 
 def _characters(text: str) -> list[int]:
