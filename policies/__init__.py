@@ -9,6 +9,7 @@ from nr_agent.policies.outcome import recheck_outcome
 from nr_agent.policies.protocol import Policy, PolicyContext
 from nr_agent.policies.recheck import RecheckPolicy
 from nr_agent.policies.remedies import Remedies, choose_mode
+from nr_agent.policies.replay import Point, Replay, replay
 from nr_agent.policies.run_tests import RunTestsPolicy
 
 __all__ = [
@@ -16,15 +17,18 @@ __all__ = [
     "BranchPolicy",
     "Decision",
     "EarlyStopPolicy",
+    "Point",
     "Policies",
     "Policy",
     "PolicyContext",
     "RecheckPolicy",
     "Remedies",
+    "Replay",
     "Rule",
     "RunTestsPolicy",
     "choose_mode",
     "load_policies",
     "pack_names",
     "recheck_outcome",
+    "replay",
 ]

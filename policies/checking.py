@@ -83,7 +83,10 @@ _PackLoader.yaml_implicit_resolvers = {
 def _fault(content: Any, root: yaml.Node | None, error: Any) -> Fault:
     place = _place(content, error["loc"])
     key = ".".join(str(part) for part in place)
-    return Fault(_line(root, place), key, error["msg"], _hint(content, place, error))
+    message = error["msg"]
+    if error["type"] == "union_tag_invalid":
+        message = f"there is no policy {error['ctx']['tag']!r}"
+    return Fault(_line(root, place), key, message, _hint(content, place, error))
 
 
 def _hint(content: Any, place: Place, error: Any) -> str:

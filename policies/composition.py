@@ -117,7 +117,12 @@ class Policies:
 
     def rules(self, event: AnyFailureEvent) -> tuple[Rule, ...]:
         """The rules for an event: its kind's, else its level's; none where there are none."""
-        return _listed(self.on.get(f"{event.level}.{event.kind}", self.on.get(event.level, ())))
+        kind = f"{event.level}.{event.kind}"
+        return self.at(kind if kind in self.on else event.level)
+
+    def at(self, address: str) -> tuple[Rule, ...]:
+        """The rules at an address, in the order in which they are tried."""
+        return _listed(self.on.get(address, ()))
 
     def _carried_out(self, action: Action, context: PolicyContext, *, slip: bool) -> bool:
         if isinstance(action, Continue) or (isinstance(action, AskHuman) and not self.attended):

@@ -36,9 +36,10 @@ def run_program(program: str, *, seconds: float) -> Verdict:
     command = load_settings().sandbox
     if command is None:
         return "not_run"
+    quiet = subprocess.DEVNULL  # and no pipe that a program which outlives its time could keep open
     try:
         done = subprocess.run(  # noqa: S603 - the user's own command; the program goes to its standard input
-            shlex.split(command), input=program.encode(), capture_output=True, timeout=seconds, check=False
+            shlex.split(command), input=program.encode(), stdout=quiet, stderr=quiet, timeout=seconds, check=False
         )
     except subprocess.TimeoutExpired:
         return "failed"

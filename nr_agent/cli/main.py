@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from nr_agent.cli import db, doctor, episodes, evaluate, export, fit, models, solve
+from nr_agent.cli import db, doctor, episodes, evaluate, export, fit, models, policies, solve
 from nr_agent.cli._output import one_line, sanitise
 from nr_agent.errors import NRAgentError
 
@@ -29,6 +29,7 @@ app.command("eval")(evaluate.evaluate)
 app.command()(export.export)
 app.command()(doctor.doctor)
 app.add_typer(episodes.app, name="episodes")
+app.add_typer(policies.app, name="policies")
 app.add_typer(models.app, name="models")
 app.add_typer(db.app, name="db")
 

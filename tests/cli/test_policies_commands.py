@@ -1,0 +1,84 @@
+"""`nr-agent policies`, and `--policies` where a person may be asked."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from nr_agent.cli.main import app
+from nr_agent.graphs import create_reasoner
+from nr_agent.policies import pack_names
+from nr_agent.store import EpisodeStore
+from nr_agent.testing import ScriptedDetector, ScriptedEngine
+
+BROKEN = "name: x\nrefractory: -1\non:\n  instance: {policy: {name: early}}\n"
+
+
+def call(*arguments, code=0, given=None):
+    done = CliRunner().invoke(app, ["policies", *arguments], input=given, catch_exceptions=False)
+    assert done.exit_code == code, done.output
+    return done
+
+
+def test_list_names_packs_and_policies():
+    listed = [json.loads(line) for line in call("ls", "--json").stdout.splitlines()]
+    packs = [one["name"] for one in listed if one["kind"] == "pack"]
+    assert packs == pack_names() and {"code", "medicine", "finance"} <= set(packs)
+    assert "run_tests" in [one["name"] for one in listed if one["kind"] == "policy"]
+    assert all(one["about"] in call("ls").stdout for one in listed)
+
+
+def test_show_gives_rules_in_order_with_their_reasons():
+    shown = json.loads(call("show", "finance", "--json").stdout)
+    assert shown["name"] == "finance" and shown["max_interventions"] == 5
+    rules = [(rule["address"], rule["policy"]) for rule in shown["rules"]]
+    assert rules[:2] == [("intra_step.calculation", "ask_human"), ("intra_step.calculation", "recheck")]
+    text = call("show", "finance").stdout
+    assert all(rule["reason"] and rule["reason"] in text for rule in shown["rules"])
+
+
+def test_validate_tells_every_fault_and_its_remedy(tmp_path):
+    broken, sound = tmp_path / "broken.yaml", tmp_path / "sound.yaml"
+    broken.write_text(BROKEN)
+    sound.write_text("name: x\non: {instance: {policy: {name: early_stop}}}")
+    assert "x is valid, 1 rules" in call("validate", str(sound)).stdout
+    done = call("validate", str(broken), code=2)
+    assert done.stdout == "" and done.stderr.count("error: ") == 2
+    assert f"{broken}:2: refractory: " in done.stderr
+    assert f"{broken}:4: on.instance.policy: there is no policy 'early'\n  allowed: 'recheck'" in done.stderr
+    said = json.loads(call("validate", str(broken), "--json", code=2).stdout)
+    assert [(fault["line"], fault["key"]) for fault in said["faults"]] == [(2, "refractory"), (4, "on.instance.policy")]
+    assert call("validate", str(tmp_path / "none.yaml"), code=2).stderr.startswith("error: ")
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Two episodes: a slip that was rechecked, and one in which nothing was seen."""
+    location = str(tmp_path / "episodes.db")
+    with EpisodeStore(location) as store:
+        for word in ("slip", "fine"):
+            engine = ScriptedEngine(["2+2=5", f"{word} 5-1=4", "So the answer is 4.", "enough", "more"])
+            watch = ScriptedDetector(
+                lambda text: {"intra_step": 0.8 * ("slip" in text), "instance": 0.9 * ("enough" in text)}
+            )
+            create_reasoner(engine, detector=watch, store=store).invoke({"messages": [("user", "2+2-1?")]})
+    return location
+
+
+def test_test_shows_what_another_pack_would_have_done(stored, tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        "name: own\non:\n  intra_step: {policy: {name: ask_human}}\n"
+        "  instance: {min_score: 0.95, policy: {name: early_stop}}\n"
+    )
+    same = json.loads(call("test", "default", "--store", stored, "--json").stdout)
+    assert (same["episodes"], same["points"], same["changed"]) == (2, 3, 0)
+    other = json.loads(call("test", str(own), "--store", stored, "--json").stdout)
+    assert other["changes"] == {"recheck -> ask_human": 1, "stop -> continue": 2}
+    assert other["episodes_changed"] == 2
+    newest = json.loads(call("test", str(own), "--store", stored, "--last", "1", "--json").stdout)
+    assert newest["changes"] == {"stop -> continue": 1}
+    text = call("test", str(own), "--store", stored).stdout
+    assert "2 episodes, 3 steps with events; under own 3 are decided otherwise, in 2 episodes" in text
+    assert "   step   2  recheck -> ask_human  (intra_step.calculation 0.80)" in text
+    assert " ~ step   4  stop -> continue" in text
