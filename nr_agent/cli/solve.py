@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nr_agent.cli._asking import ask
 from nr_agent.cli._output import failure_line, intervention_line, sanitise
 from nr_agent.errors import ConfigurationError, DetectorError, ProblemError
 
@@ -27,7 +30,7 @@ _MARKS = {
 def solve(
     problem: Annotated[str | None, typer.Argument(help="The problem; - reads it from standard input.")] = None,
     model: Annotated[str | None, typer.Option(help="Name of a model, or its folder.")] = None,
-    policies: Annotated[str, typer.Option(help="A pack's name, or a file.")] = "default",
+    policies: Annotated[str, typer.Option(help="A pack's name, or a file; see nr-agent policies.")] = "default",
     detector: Annotated[Path | None, typer.Option(help="Folder of a detector; the model's own by default.")] = None,
     control: Annotated[bool, typer.Option(help="Act on what is seen; without, nothing is watched.")] = True,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
@@ -47,6 +50,8 @@ def solve(
         raise ConfigurationError("give a problem, or --demo", hint='nr-agent solve "What is 12 + 35?"')
     asked = list(DEMOS) if demo else [Demo(_read(problem or ""), seed)]
     settings = load_settings()
+    # Where nobody sits, a policy that would ask is passed over.
+    attended = sys.stdin.isatty() and not as_json
     reasoner, close = _make(
         model or settings.model,
         policies,
@@ -55,6 +60,7 @@ def solve(
         temperature,
         max_tokens,
         store or settings.store_url,
+        attended,
     )
     try:
         reports = [_solve(reasoner, one, as_json) for one in asked]
@@ -88,6 +94,7 @@ def _make(
     temperature: float,
     max_tokens: int,
     store: str,
+    attended: bool,
 ) -> tuple[Any, Any]:
     """The reasoner, and what closes its parts. Cheap checks come first: nothing is loaded in vain."""
     from nr_agent.models.registry import DETECTOR_FOLDER, find_model  # noqa: PLC0415 - keeps --help quick
@@ -100,8 +107,10 @@ def _make(
             f"the model {model} has no detector",
             hint=f"run it without: --no-control; or fit one: nr-agent fit --model {model} --out DIR",
         )
-    pack = load_policies(policies)
+    pack = replace(load_policies(policies), attended=attended)
     episodes = EpisodeStore(store)
+
+    from langgraph.checkpoint.memory import InMemorySaver  # noqa: PLC0415 - imports LangGraph
 
     from nr_agent.engine.protocol import Sampling  # noqa: PLC0415 - imported when all is well
     from nr_agent.graphs import Budget, create_reasoner  # noqa: PLC0415 - imports LangGraph
@@ -116,6 +125,7 @@ def _make(
         budget=Budget(max_tokens=max_tokens),
         sampling=Sampling(temperature=temperature),
         control=control,
+        checkpointer=InMemorySaver() if attended else None,
     )
 
     def close() -> None:
@@ -129,10 +139,13 @@ def _solve(reasoner: Any, asked: Any, as_json: bool) -> dict[str, Any]:
     from rich.console import Console  # noqa: PLC0415 - keeps --help quick
 
     screen = Screen(Console(highlight=False, soft_wrap=True, emoji=False), quiet=as_json)
-    config = {"configurable": {"nr_agent": {"seed": asked.seed}}}
-    given = {"messages": [{"role": "user", "content": asked.problem}]}
-    for part in reasoner.stream(given, config, stream_mode="custom", version="v2"):
-        screen.show(part["data"])
+    config = {"configurable": {"thread_id": str(uuid.uuid4()), "nr_agent": {"seed": asked.seed}}}
+    given: Any = {"messages": [{"role": "user", "content": asked.problem}]}
+    while not screen.report:
+        for part in reasoner.stream(given, config, stream_mode="custom", version="v2"):
+            screen.show(part["data"])
+        if not screen.report:
+            given = ask(reasoner.get_state(config))
     if as_json:
         # ASCII: model text holds no control character that a terminal would obey.
         typer.echo(json.dumps(screen.as_json(asked)))

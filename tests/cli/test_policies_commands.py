@@ -3,11 +3,14 @@
 import json
 
 import pytest
+from langgraph.checkpoint.memory import InMemorySaver
 from typer.testing import CliRunner
 
+from nr_agent.cli.demo import Demo
 from nr_agent.cli.main import app
+from nr_agent.cli.solve import _solve
 from nr_agent.graphs import create_reasoner
-from nr_agent.policies import pack_names
+from nr_agent.policies import AskHumanPolicy, pack_names
 from nr_agent.store import EpisodeStore
 from nr_agent.testing import ScriptedDetector, ScriptedEngine
 
@@ -82,3 +85,20 @@ def test_test_shows_what_another_pack_would_have_done(stored, tmp_path):
     assert "2 episodes, 3 steps with events; under own 3 are decided otherwise, in 2 episodes" in text
     assert "   step   2  recheck -> ask_human  (intra_step.calculation 0.80)" in text
     assert " ~ step   4  stop -> continue" in text
+
+
+@pytest.mark.parametrize(
+    ("said", "answer", "reason"),
+    [("answer\n7\n", "7", "human"), ("nonsense\nstop\n", "42", "human"), ("\n", "42", "finished")],
+)
+def test_person_at_the_terminal_is_asked_and_obeyed(said, answer, reason):
+    watch = ScriptedDetector(lambda text: {"intra_step": 0.9 * ("5" in text)})
+    policies = {"intra_step": AskHumanPolicy(question="Really, step {step}?")}
+    reasoner = create_reasoner(
+        ScriptedEngine(["2+2=5", "fine"]), detector=watch, policies=policies, checkpointer=InMemorySaver()
+    )
+    with CliRunner().isolation(input=said) as (output, *_):
+        report = _solve(reasoner, Demo("2+2?", 0), False)
+        assert b"Really, step 1?" in output.getvalue()
+    assert (report["answer"], report["stop_reason"]) == (answer, reason)
+    assert [one["kind"] for one in report["interventions"]][:1] == ["ask_human"]
