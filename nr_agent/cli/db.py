@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nr_agent.cli._filters import read_age
 from nr_agent.cli._output import sanitise
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ app = typer.Typer(no_args_is_help=True, help="The episode store itself.")
 
 _StoreOption = Annotated[str | None, typer.Option(help="Path or URL of the episode store.")]
 _JsonOption = Annotated[bool, typer.Option("--json", help="JSON on standard output, and nothing else.")]
-_HOURS = {"h": 1, "d": 24, "w": 24 * 7}
 
 
 @app.command()
@@ -115,9 +114,9 @@ def _status_lines(found: StoreStatus) -> list[str]:
 def _read_age(text: str) -> timedelta:
     from nr_agent.errors import ConfigurationError  # noqa: PLC0415 - beside its use
 
-    match = re.fullmatch(r"([1-9]\d{0,5})([hdw])", text.strip())
-    if match is None:
+    age = read_age(text)
+    if age is None:
         raise ConfigurationError(
             f"--older-than {sanitise(text)!r} is no length of time", hint="give hours, days or weeks: 12h, 30d, 8w"
         )
-    return timedelta(hours=int(match[1]) * _HOURS[match[2]])
+    return age

@@ -1,4 +1,4 @@
-"""What an export is: its manifest, and the card that people and data-set hubs read."""
+"""What an export is: its manifest."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 from pydantic import Field
 
 from nr_agent.episode import Record
-from nr_agent.export.formats import FORMATS, Format
+from nr_agent.export.contamination import NGRAM, Benchmark
+from nr_agent.export.files import Files
+from nr_agent.export.formats import UNTRAINED, Format
 from nr_agent.export.masks import MASKS, Mask
 
 MANIFEST = "manifest.json"
 CARD = "README.md"
-DATA = "train.jsonl"
 LINEAGE = "lineage.jsonl"
 TEMPLATE = "chat_template.jinja"
 
@@ -65,10 +66,16 @@ class Manifest(Record):
         interventions: in the episodes of the rows, by kind.
         lengths: of the rows; training must allow for the longest, or it loses the recoveries.
         models: whose episodes these are.
+        files_as: what the rows are kept in.
+        splits: rows of each split; problems are split, so that no problem is in two of them.
+        clean_rows: rows of episodes without any intervention.
+        mix_clean: the share of those that was asked for, at most.
+        against: benchmark files that problems were compared to.
+        ngram: how many neighbouring words make an overlap.
         files: of the export, without the manifest itself.
     """
 
-    schema_version: int = 1
+    schema_version: int = 2
     export_id: str = ""
     format: Format
     mask: Mask
@@ -84,6 +91,12 @@ class Manifest(Record):
     interventions: dict[str, int] = Field(default_factory=dict)
     lengths: Lengths | None = None
     models: list[ExportedModel] = Field(default_factory=list)
+    files_as: Files = "jsonl"
+    splits: dict[str, int] = Field(default_factory=dict)
+    clean_rows: int = 0
+    mix_clean: float | None = None
+    against: list[Benchmark] = Field(default_factory=list)
+    ngram: int = NGRAM
     files: list[ExportedFile] = Field(default_factory=list)
 
     def to_json(self) -> str:
@@ -93,6 +106,11 @@ class Manifest(Record):
 
 def describe_mask(format: Format, mask: Mask) -> str:
     """What a mask does in a format."""
+    if format in UNTRAINED:
+        return "this format tells what happened, and masks nothing"
+    if format == "preference":
+        triggers = "are in the chosen text" if mask in ("internalize", "full") else "are left out"
+        return f"preference trainers count every token of a pair; inserted tokens {triggers}"
     if format == "messages" and mask != "clean":
         return "a message has no mask inside: failed steps and inserted tokens are in it, and are trained like the rest"
     return MASKS[mask]
@@ -105,42 +123,3 @@ def measure_lengths(lengths: Sequence[int]) -> Lengths | None:
     ordered = sorted(lengths)
     at = [ordered[max(0, -(-len(ordered) * percent // 100) - 1)] for percent in (0, 50, 90, 99, 100)]
     return Lengths(minimum=at[0], median=at[1], p90=at[2], p99=at[3], maximum=at[4])
-
-
-def write_card(manifest: Manifest, *, template: bool) -> str:
-    """The data-set card."""
-    longest = manifest.lengths.maximum if manifest.lengths else 0
-    refused = "".join(f"- {count} left out: {reason}\n" for reason, count in manifest.refused.items())
-    models = "".join(f"- {one.name} ({one.fingerprint[:12]}): {one.rows} rows\n" for one in manifest.models)
-    options = f"max_length={longest}" + (f', chat_template_path="{TEMPLATE}"' if template else "")
-    return (
-        "---\n"
-        "configs:\n"
-        "- config_name: default\n"
-        "  data_files:\n"
-        "  - split: train\n"
-        f"    path: {DATA}\n"
-        "tags:\n"
-        "- reasoning\n"
-        "- nr-agent\n"
-        "---\n"
-        f"# Reasoning episodes ({manifest.rows} rows)\n\n"
-        f"Export `{manifest.export_id}` of nr-agent, format `{manifest.format}`: {FORMATS[manifest.format]}.\n\n"
-        f"Mask `{manifest.mask}`: {manifest.mask_effect}.\n\n"
-        f"{manifest.tokens} tokens, {manifest.trained_tokens} of them trained. Episodes: {manifest.episodes} "
-        f"(outcome: {manifest.outcome}).\n{refused}\nModels:\n{models}\n"
-        "## Training\n\n"
-        f"The longest row has {longest} tokens. A trainer that cuts earlier (TRL: 1024 by default) loses what comes "
-        "last: the recoveries and the answers.\n\n"
-        "```python\n"
-        "from datasets import load_dataset\n"
-        "from trl import SFTConfig\n\n"
-        f'dataset = load_dataset("json", data_files="{DATA}", split="train")\n'
-        f"config = SFTConfig({options})\n"
-        "```\n"
-        + (
-            f"\n`{TEMPLATE}` keeps the thoughts of an assistant's turn; the chat template of the model drops them.\n"
-            if template
-            else ""
-        )
-    )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from nr_agent.episode import Episode
+from nr_agent.episode import Episode, Step
 from nr_agent.errors import ConfigurationError
 from nr_agent.export.masks import Mask, Span, spans
 from nr_agent.tokens import CORRECTION_TOKENS, END_THINK, TURN_START
@@ -73,6 +73,33 @@ def kept_spans(episode: Episode, mask: Mask, codec: Codec | None) -> list[Span]:
     if not any(span.treatment == "train" for span in stay):
         raise Refused("nothing to train on")
     return stay
+
+
+def step_text(step: Step, codec: Codec | None, *, inserted: bool) -> str:
+    """The text of a step, with or without what the controller inserted; a closing `</think>` always stays.
+
+    Raises:
+        ConfigurationError: the step must be cut apart, which needs the model's tokenizer, and there is none.
+    """
+    forced = step.count("inserted")
+    if inserted or not forced:
+        return step.text
+    if forced == len(step.ids) and END_THINK not in step.text:
+        return ""
+    if codec is None:
+        raise ConfigurationError(
+            "inserted tokens are cut out of steps, which needs the model's tokenizer",
+            hint="give --tokenizer (or `codec=`), or choose another mask",
+        )
+    end_think, start, kept = codec.control(END_THINK), 0, list[int]()
+    for provenance, length in step.provenance:
+        ids = step.ids[start : start + length]
+        start += length
+        if provenance != "inserted":
+            kept += ids
+        elif end_think in ids:
+            kept += ids[ids.index(end_think) :]
+    return codec.decode(kept)
 
 
 def span_text(span: Span, codec: Codec | None) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from pydantic import ValidationError
 
 from nr_agent.episode import Record
 from nr_agent.errors import ExportError
-from nr_agent.export.manifest import DATA, LINEAGE, MANIFEST, TEMPLATE, Manifest
+from nr_agent.export.files import file_name, read_rows
+from nr_agent.export.manifest import LINEAGE, MANIFEST, TEMPLATE, Manifest
 from nr_agent.export.masks import IGNORED
 from nr_agent.tokens import CORRECTION_TOKENS
 
@@ -46,8 +46,8 @@ def verify(folder: str | Path, tokenizer: Any, *, chat_template: str | None = No
             thinking is dropped, or ids and text differ. It names the row.
     """
     place = Path(folder).expanduser()
-    manifest = _read_manifest(place)
-    rows = correction = longest = 0
+    manifest = read_manifest(place)
+    correction = longest = rows = 0
     for number, ids, text in _rows(place, manifest, tokenizer, chat_template):
         correction += _check_correction(number, ids, text, tokenizer)
         decoded = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
@@ -55,7 +55,7 @@ def verify(folder: str | Path, tokenizer: Any, *, chat_template: str | None = No
             raise ExportError(
                 f"row {number}: its ids do not decode to its text ({_difference(decoded, text)})", hint=_HINT
             )
-        rows, longest = rows + 1, max(longest, len(ids))
+        rows, longest = number, max(longest, len(ids))
     if rows != manifest.rows:
         raise ExportError(f"{place} has {rows} rows, its manifest says {manifest.rows}", hint="export again")
     return Verification(rows=rows, correction_tokens=correction, longest=longest)
@@ -64,26 +64,63 @@ def verify(folder: str | Path, tokenizer: Any, *, chat_template: str | None = No
 def _rows(
     place: Path, manifest: Manifest, tokenizer: Any, chat_template: str | None
 ) -> Iterator[tuple[int, list[int], str]]:
-    """Each row's number, ids and text, after the checks of its format."""
-    if manifest.format == "pretokenized":
-        for number, (row, lineage) in enumerate(zip(_lines(place / DATA), _lines(place / LINEAGE), strict=True), 1):
-            _check_labels(number, row, len(tokenizer))
-            yield number, row["input_ids"], lineage["nr_text"]
+    """Each row's number, ids and text, after the checks of its format. A row may have more than one text."""
+    if manifest.format in ("atif", "inspect"):
+        yield from _told(place, manifest)
         return
     own = place / TEMPLATE
     template = chat_template or (own.read_text(encoding="utf-8") if own.is_file() else None)
-    for number, row in enumerate(_lines(place / DATA), 1):
-        turns = [turn | {"content": _join(number, turn)} for turn in row["messages"]]
-        text = tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False)
-        said = turns[-1]["content"]
-        if not said.strip():
-            raise ExportError(f"row {number}: the assistant says nothing, so nothing is trained", hint="export again")
-        if said not in text:
-            raise ExportError(
-                f"row {number}: the chat template drops the thinking, and the correction tokens with it",
-                hint=f"train with a template that keeps it (an export of a ChatML model brings {TEMPLATE})",
-            )
-        yield number, list(tokenizer(text, add_special_tokens=False)["input_ids"]), text
+    for number, (row, lineage) in enumerate(_numbered(place, manifest), 1):
+        if manifest.format == "pretokenized":
+            _check_labels(number, row, len(tokenizer))
+            yield number, row["input_ids"], lineage["nr_text"]
+            continue
+        for text in _texts(number, row, manifest, tokenizer, template):
+            yield number, list(tokenizer(text, add_special_tokens=False)["input_ids"]), text
+
+
+def _numbered(place: Path, manifest: Manifest) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """The rows of all splits, with their lineage where that is told apart."""
+    path = place / LINEAGE
+    for split in manifest.splits or {"train": manifest.rows}:
+        rows = read_rows(place / file_name(manifest.format, manifest.files_as, split))
+        if not path.is_file():
+            yield from ((row, row) for row in rows)
+            continue
+        own = (one for one in read_rows(path) if one.get("nr_split", "train") == split)
+        yield from zip(rows, own, strict=True)
+
+
+def _texts(number: int, row: dict[str, Any], manifest: Manifest, tokenizer: Any, template: str | None) -> list[str]:
+    """The texts that a trainer will encode."""
+    if manifest.format == "preference":
+        if row["chosen"] == row["rejected"]:
+            raise ExportError(f"row {number}: the two are the same", hint="export again")
+        return [row["prompt"] + row[name] for name in ("chosen", "rejected")]
+    if manifest.format == "stepwise":
+        if not -1 <= row["label"] < len(row["steps"]):
+            raise ExportError(f"row {number}: its label is no step", hint="export again")
+        return ["\n\n".join(row["steps"])]
+    turns = [turn | {"content": _join(number, turn)} for turn in row["messages"]]
+    text = str(tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False))
+    said = turns[-1]["content"]
+    if not said.strip():
+        raise ExportError(f"row {number}: the assistant says nothing, so nothing is trained", hint="export again")
+    if said not in text:
+        raise ExportError(
+            f"row {number}: the chat template drops the thinking, and the correction tokens with it",
+            hint=f"train with a template that keeps it (an export of a ChatML model brings {TEMPLATE})",
+        )
+    return [text]
+
+
+def _told(place: Path, manifest: Manifest) -> Iterator[tuple[int, list[int], str]]:
+    """What tells and does not train is counted, and must not be cut short; there are no texts to encode."""
+    for number, (row, lineage) in enumerate(_numbered(place, manifest), 1):
+        name = row["trajectory_id"] if manifest.format == "atif" else row["id"]
+        if name != lineage["nr_episode_id"]:
+            raise ExportError(f"row {number} is {name}, its lineage tells of another episode", hint="export again")
+        yield number, [], ""
 
 
 def _join(number: int, turn: dict[str, Any]) -> str:
@@ -126,7 +163,12 @@ def _check_correction(number: int, ids: list[int], text: str, tokenizer: Any) ->
     return found
 
 
-def _read_manifest(place: Path) -> Manifest:
+def read_manifest(place: Path) -> Manifest:
+    """The manifest of an export whose files are as they were written.
+
+    Raises:
+        ExportError: it is none, or a file was changed.
+    """
     try:
         manifest = Manifest.model_validate_json((place / MANIFEST).read_bytes())
         for file in manifest.files:
@@ -136,12 +178,6 @@ def _read_manifest(place: Path) -> Manifest:
         reason = str(error).splitlines()[0]
         raise ExportError(f"{place} is no export: {reason}", hint="give a folder that nr-agent export wrote") from error
     return manifest
-
-
-def _lines(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8", newline="\n") as file:
-        for line in file:
-            yield json.loads(line)
 
 
 def _difference(one: str, other: str) -> str:

@@ -26,6 +26,7 @@ class EpisodeFilter(BaseModel):
         event: with a failure event of this kind.
         intervention: with an intervention of this kind.
         model: name of the model.
+        policy: name of the policies.
         since: begun then or later.
         until: begun before.
         limit: at most so many, the newest.
@@ -41,6 +42,7 @@ class EpisodeFilter(BaseModel):
     event: str | None = None
     intervention: str | None = None
     model: str | None = None
+    policy: str | None = None
     since: datetime | None = None
     until: datetime | None = None
     limit: int | None = Field(default=None, ge=1)
@@ -49,7 +51,7 @@ class EpisodeFilter(BaseModel):
         """As SQL."""
         wanted: list[ColumnElement[bool]] = [
             EPISODES.c[name] == value
-            for name in ("status", "domain", "task", "correct", "model")
+            for name in ("status", "domain", "task", "correct", "model", "policy")
             if (value := getattr(self, name)) is not None
         ]
         if self.since is not None:

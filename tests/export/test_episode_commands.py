@@ -123,7 +123,7 @@ def test_export_writes_the_folder_and_says_what_is_in_it(place, nr, tmp_path):
     assert out == f"{tmp_path / 'x'}\n"
     assert "2 rows of 2 episodes" in err
     assert "mask respond" in err
-    out, _ = nr(f"export --out {tmp_path / 'y'} --outcome any --format pretokenized --json")
+    out, _ = nr(f"export --out {tmp_path / 'y'} --outcome any --format pretokenized --files jsonl --json")
     assert json.loads(out) == json.loads((tmp_path / "y" / "manifest.json").read_text())
     with pytest.raises(ExportError, match="there already"):
         nr(f"export --out {tmp_path / 'x'}")
@@ -136,7 +136,9 @@ def test_export_cuts_and_verifies_with_a_models_tokenizer(place, nr, tmp_path, t
     (model / "config.json").write_text('{"model_type": "qwen3"}')
     for form in ("messages", "pretokenized"):
         out = tmp_path / form
-        _, err = nr(f"export --out {out} --format {form} --mask clean --verify --outcome any --tokenizer {model}")
+        _, err = nr(
+            f"export --out {out} --format {form} --files jsonl --mask clean --verify --outcome any --tokenizer {model}"
+        )
         assert "verified: 2 rows" in err
         assert "<|recheck|>" not in (out / "train.jsonl").read_text()
 
@@ -160,3 +162,37 @@ def test_errors_are_a_line_and_a_hint_with_their_exit_code(place, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.splitlines()[0] == "error: there is no episode 'zz'"
+
+
+def test_preview_on_a_terminal_colours_tokens_by_whether_they_are_trained(place, codec, monkeypatch):
+    from rich.console import Console
+
+    from nr_agent.cli import _preview
+
+    recorded = Console(record=True, force_terminal=True, width=200, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    monkeypatch.setattr(_preview, "_console", lambda: recorded)
+    app(shlex.split("export --preview 1"), standalone_mode=False)
+    recorded.file.close()
+    shown = recorded.export_text(styles=True)
+    lines = [line for line in shown.splitlines() if "train  " in line or "mask   " in line]
+    assert lines
+    assert all(("\x1b[32m" in line) == ("train  " in line) for line in lines)
+    assert all(("\x1b[90m" in line) == ("mask   " in line) for line in lines)
+
+
+def test_preview_of_pairs_shows_both(place, nr, tmp_path, tokenizer):
+    model = tmp_path / "model"
+    tokenizer.save_pretrained(model)
+    (model / "config.json").write_text('{"model_type": "qwen3"}')
+    out, _ = nr(f"export --preview 1 --format preference --tokenizer {model}")
+    assert [line.split()[0] for line in out.splitlines()] == ["==", "prompt", "chosen", "rejected"]
+
+
+def test_export_chooses_by_domain_model_event_and_time(place, nr, tmp_path):
+    for number, (options, count) in enumerate(
+        [("--domain math", 2), ("--domain law", 0), ("--model nano --event intra_step", 1), ("--since 1h", 2)]
+    ):
+        out, _ = nr(f"export --out {tmp_path / str(number)} {options} --json")
+        assert json.loads(out)["episodes"] == count, options
+    with pytest.raises(ConfigurationError, match="--since"):
+        nr(f"export --out {tmp_path / 'x'} --since yesterday")

@@ -49,7 +49,7 @@ def test_clean_messages_hold_only_the_line_that_led_to_the_answer(codec, store, 
 
 def test_pretokenized_rows_have_exactly_what_trainers_read_and_their_lineage_beside_them(codec, store, tmp_path):
     store.begin(rechecked(codec))
-    export(store, tmp_path / "out", format="pretokenized")
+    export(store, tmp_path / "out", format="pretokenized", files="jsonl")
     [row], [lineage] = rows(tmp_path / "out"), rows(tmp_path / "out", "lineage.jsonl")
     assert set(row) == {"input_ids", "attention_mask", "labels"}
     assert row["input_ids"] == rechecked(codec).ids
@@ -121,7 +121,7 @@ def test_a_problem_that_looks_like_a_control_token_is_refused_and_counted(codec,
     assert (manifest.episodes, manifest.rows) == (2, 1)
     assert [row["nr_episode_id"] for row in rows(tmp_path / "out")] == ["fine"]
     # Where ids are exported, text cannot become anything else.
-    assert export(store, tmp_path / "ids", format="pretokenized").rows == 2
+    assert export(store, tmp_path / "ids", format="pretokenized", files="jsonl").rows == 2
 
 
 def test_a_conversation_before_the_problem_is_refused_where_its_roles_would_be_lost(codec, store, tmp_path):
@@ -135,14 +135,14 @@ def test_a_conversation_before_the_problem_is_refused_where_its_roles_would_be_l
     tail = [step.model_copy(update={"start": step.start + more}) for step in episode.steps[1:]]
     store.begin(episode.model_copy(update={"steps": [head, *tail]}))
     assert export(store, tmp_path / "a").refused == {"a conversation before the problem": 1}
-    assert export(store, tmp_path / "b", format="pretokenized").rows == 1
+    assert export(store, tmp_path / "b", format="pretokenized", files="jsonl").rows == 1
 
 
 def test_the_manifest_tells_the_truth(codec, store, tmp_path):
     store.begin(rechecked(codec, "a"))
     store.begin(rechecked(codec, "b"))
     store.begin(stopped(codec, "c", fingerprint="0" * 64))
-    manifest = export(store, tmp_path / "out", format="pretokenized")
+    manifest = export(store, tmp_path / "out", format="pretokenized", files="jsonl")
     read = rows(tmp_path / "out")
     lengths = sorted(len(row["input_ids"]) for row in read)
     assert manifest.tokens == sum(lengths)
@@ -152,7 +152,13 @@ def test_the_manifest_tells_the_truth(codec, store, tmp_path):
     assert manifest.duplicates == 1
     assert {one.fingerprint: one.rows for one in manifest.models} == {"f" * 64: 2, "0" * 64: 1}
     assert Manifest.model_validate_json((tmp_path / "out" / "manifest.json").read_text()) == manifest
-    assert {file.name for file in manifest.files} == {"train.jsonl", "lineage.jsonl", "README.md"}
+    assert {file.name for file in manifest.files} == {
+        "train.jsonl",
+        "lineage.jsonl",
+        "README.md",
+        "trl_sft.yaml",
+        "axolotl.yaml",
+    }
     for file in manifest.files:
         assert hashlib.sha256((tmp_path / "out" / file.name).read_bytes()).hexdigest() == file.sha256
     card = (tmp_path / "out" / "README.md").read_text()

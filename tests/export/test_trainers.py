@@ -19,7 +19,7 @@ def exported(codec, store, tmp_path):
     store.begin(stopped(codec, "b"))
 
     def make(form: str) -> Path:
-        export(store, tmp_path / form, format=form, codec=codec)
+        export(store, tmp_path / form, format=form, files="jsonl", codec=codec)
         return tmp_path / form
 
     return make

@@ -22,7 +22,7 @@ def exported(codec, store, tmp_path):
 
     def make(**options) -> Path:
         folder = tmp_path / "out"
-        export(store, folder, codec=codec, overwrite=True, **options)
+        export(store, folder, codec=codec, overwrite=True, **({"files": "jsonl"} | options))
         return folder
 
     return make
