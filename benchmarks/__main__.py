@@ -1,5 +1,6 @@
-"""`python -m benchmarks`: all of them, one after another."""
+"""`python -m benchmarks`: those that need nothing but a model, one after another."""
 
-from benchmarks import engine
+from benchmarks import engine, long_episode
 
-engine.main()
+engine.main([])
+long_episode.main(["--model", "nano", "--tokens", "2000"])

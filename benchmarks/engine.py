@@ -1,13 +1,13 @@
-"""What the tap, the steps and the graph cost, as ratios from one run.
+"""What the tap, the steps and the graph cost, and the same work done by others, as ratios from one run.
 
-python -m benchmarks.engine [--model nano|PATH] [--channels 1000] [--json FILE]
+python -m benchmarks.engine [--model smollm2|nano|PATH] [--channels 1000] [--rounds 7] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
+import asyncio
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
@@ -16,132 +16,212 @@ from typing import Any
 
 import torch
 
-from nr_agent import create_reasoner
+from benchmarks import peers
+from benchmarks.measuring import Ratio, compare, table, write
+from nr_agent import EpisodeStore, create_reasoner
 from nr_agent.detection.collect import all_channels
 from nr_agent.engine.protocol import ExtendRequest, Sampling, StopSpec
+from nr_agent.errors import ModelError
 from nr_agent.graphs import Budget
 from nr_agent.models.registry import load_engine
 from nr_agent.neurons.tap import ChannelPlan
 
-STEPS, STEP_TOKENS, ROUNDS = 4, 16, 7
+STEPS, STEP_TOKENS = 4, 16
+GRAPHS, GRAPH_TOKENS = 64, 48
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print a table, and write it as JSON if asked."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="nano")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2", help="smollm2 (nr-agent models pull smollm2), nano, or a folder")
     parser.add_argument("--channels", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    engine = load_engine(options.model)
-    rows = [*tap_cost(engine, options.channels), steps_against_generate(engine), graph_share(engine)]
+    options = parser.parse_args(arguments)
+    try:
+        engine = load_engine(options.model)
+    except ModelError as error:
+        if arguments is None:
+            raise
+        print(f"{error}: measuring nano instead")
+        engine = load_engine("nano")
+    about = {
+        "model": engine.name,
+        "channels": options.channels,
+        "rounds": options.rounds,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+    }
+    print(f"{engine.name}, {options.channels} channels over all layers, median of {options.rounds} paired rounds")
+    chosen = _spread(all_channels(engine.model), options.channels)
+    rows = [
+        *tap_cost(engine, chosen, options.rounds),
+        *against_others(engine, chosen, options.rounds),
+        *graph_cost(engine, options.rounds),
+    ]
     engine.shutdown()
-    width = max(len(row["what"]) for row in rows)
-    print(f"\n{engine.name}, {torch.get_num_threads()} threads, median of {ROUNDS} paired rounds")
-    for row in rows:
-        print(f"{row['what']:{width}}  {row['ratio']:6.3f}  (from {row['low']:.3f} to {row['high']:.3f})")
-    if options.json:
-        options.json.write_text(json.dumps({"model": engine.name, "rows": rows}, indent=1) + "\n")
+    print(f"\n{table(rows)}")
+    write(options.json, about, rows)
 
 
-def tap_cost(engine: Any, channels: int) -> list[dict[str, Any]]:
+def tap_cost(engine: Any, chosen: Sequence[Any], rounds: int) -> list[Ratio]:
     """Decoding with the tap / without, for 1, 8 and 32 rows."""
-    every = all_channels(engine.model)
-    chosen = every[:: max(1, len(every) // channels)][:channels]
     found = []
     for rows in (1, 8, 32):
+        prompts = _prompts(engine, rows)
 
-        def decode(tapped: bool, rows: int = rows) -> float:
+        def decode(tapped: bool, prompts: Sequence[Sequence[int]] = prompts) -> float:
             engine.attach(ChannelPlan(chosen) if tapped else None)
-            return _steps(engine, _prompts(engine, rows))
+            return _in_steps(engine, prompts)
 
-        name = f"decoding with {len(chosen)} channels tapped / without, {rows} rows"
-        found.append(_ratio(name, lambda d=decode: d(True), lambda d=decode: d(False)))
+        name = f"decoding with the tap / without, {rows} row{'s' * (rows > 1)}"
+        found.append(compare(name, lambda d=decode: d(True), lambda d=decode: d(False), target=1.02, rounds=rounds))  # type: ignore[misc]
     engine.attach(None)
     return found
 
 
-def steps_against_generate(engine: Any) -> dict[str, Any]:
-    """8 ragged rows in steps with kept caches / `generate` one by one."""
-    prompts = _prompts(engine, 8)
-
-    def generate() -> float:
-        started = time.perf_counter()
-        for prompt in prompts:
-            engine.model.generate(
-                torch.tensor([prompt]),
-                attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                min_new_tokens=STEPS * STEP_TOKENS,
-                max_new_tokens=STEPS * STEP_TOKENS,
-            )
-        return time.perf_counter() - started
-
-    return _ratio("8 ragged rows in steps / generate, one by one", lambda: _steps(engine, prompts), generate)
-
-
-def graph_share(engine: Any) -> dict[str, Any]:
-    """An episode through the graph, in-memory store and all / the same tokens from the bare engine."""
-    text = "State the final answer to the following arithmetic problem: 837 - 292 - 113 + 568 ="
-    reasoner = create_reasoner(
-        engine, detector=None, control=False, sampling=Sampling(temperature=0), budget=Budget(max_tokens=256)
-    )
-
-    def graph() -> float:
-        started = time.perf_counter()
-        reasoner.invoke({"messages": [{"role": "user", "content": text}]})
-        return time.perf_counter() - started
+def against_others(engine: Any, chosen: Sequence[Any], rounds: int) -> list[Ratio]:
+    """8 ragged rows in steps with kept caches / the same tokens by others; where those read, we read as well."""
+    prompts, new = _prompts(engine, 8), STEPS * STEP_TOKENS
+    found = []
 
     def bare() -> float:
-        started = time.perf_counter()
-        ref = engine.open(engine.codec.render([{"role": "user", "content": text}]))
-        end = engine.codec.control("</think>")
-        while True:
-            segment = engine.extend(
-                ref, stop=StopSpec(engine.codec.end_ids | {end}, ("\n\n",), 256), sampling=Sampling(temperature=0)
-            )
-            ref = segment.ref
-            if segment.end == "stop_id" and segment.ids[-1] != end:
-                break
-        engine.close(ref)
-        return time.perf_counter() - started
+        engine.attach(None)
+        return _in_steps(engine, prompts)
 
-    return _ratio("an episode through the graph / the bare engine", graph, bare)
+    def reading() -> float:
+        engine.attach(ChannelPlan(chosen))
+        return _in_steps(engine, prompts)
+
+    neurons = [channel for channel in chosen if channel.kind == "ffn"]
+    cases: list[tuple[str, Callable[[], float], Callable[[], Callable[[], float]], float | None]] = [
+        ("generate, one by one", bare, lambda: peers.one_by_one(engine, prompts, new), 0.28),
+        ("transformers' generate_batch", bare, lambda: peers.continuous(engine, prompts, new), 1.0),
+        (
+            "nnsight reading the same neurons, one by one",
+            reading,
+            lambda: peers.nnsight(engine, prompts, new, neurons, padded=False),
+            0.5,
+        ),
+        (
+            "nnsight, one padded batch without steps",
+            reading,
+            lambda: peers.nnsight(engine, prompts, new, neurons, padded=True),
+            None,
+        ),
+        (
+            "TransformerLens reading them, one by one",
+            reading,
+            lambda: peers.transformer_lens(engine, prompts, new, neurons),
+            0.5,
+        ),
+    ]
+    for name, ours, make, target in cases:
+        what = f"8 ragged rows in steps / {name}"
+        try:
+            theirs = make()
+        except ImportError as error:
+            found.append(Ratio(what, None, target=target, note=str(error)))
+            continue
+        found.append(compare(what, ours, theirs, target=target, rounds=rounds))
+    engine.attach(None)
+    return found
 
 
-def _steps(engine: Any, prompts: Sequence[Sequence[int]]) -> float:
-    """Seconds for some rows to be decoded in steps, all at once; nothing stops them early."""
-    refs = [engine.open(prompt) for prompt in prompts]
+def graph_cost(engine: Any, rounds: int) -> list[Ratio]:
+    """64 graphs at once, and one alone, against the same tokens from the bare scheduler."""
+    found = []
+    for graphs, target in ((GRAPHS, 1.10), (1, None)):
+        shares: list[float] = []
+        lengths: list[int] = []
+        prompts = _prompts(engine, graphs)
+
+        def through_graphs(graphs: int = graphs, lengths: list[int] = lengths, shares: list[float] = shares) -> float:
+            taken, lengths[:], steps = _graphs(engine, graphs)
+            shares.append(taken / max(1, steps))
+            return taken
+
+        def bare(prompts: Sequence[Sequence[int]] = prompts, lengths: list[int] = lengths) -> float:
+            return _at_once(engine, prompts, lengths)
+
+        name = (
+            f"{graphs} concurrent graph runs / the same tokens in one batch" if graphs > 1 else "one graph run / bare"
+        )
+        row = compare(name, through_graphs, bare, target=target, rounds=rounds)
+        found.append(row)
+        if graphs == 1 and row.ratio is not None:
+            share = max(0.0, 1 - 1 / row.ratio)
+            each = f"{1e3 * share * sorted(shares)[len(shares) // 2]:.1f} ms a superstep"
+            found.append(Ratio("the graph's share of an episode, store and all", share, note=each))
+    return found
+
+
+def _graphs(engine: Any, count: int) -> tuple[float, list[int], int]:
+    """Seconds, tokens of each episode and steps in all of so many episodes at once."""
+    store = EpisodeStore.in_memory()
+    reasoner = create_reasoner(
+        engine,
+        detector=None,
+        control=False,
+        store=store,
+        sampling=Sampling(temperature=0, suppress=tuple(engine.codec.end_ids)),
+        budget=Budget(max_tokens=GRAPH_TOKENS, max_step_tokens=STEP_TOKENS, max_answer_tokens=1),
+    )
+
+    async def run() -> list[Any]:
+        texts = [_text(number) for number in range(count)]
+        return await asyncio.gather(
+            *(reasoner.ainvoke({"messages": [{"role": "user", "content": text}]}) for text in texts)
+        )
+
+    started = time.perf_counter()
+    outcomes = asyncio.run(run())
+    taken = time.perf_counter() - started
+    episodes = [store.get(outcome["reasoning"]["episode_id"]) for outcome in outcomes]
+    steps = [step for episode in episodes for step in episode.kept]
+    return taken, [sum(len(step.ids) for step in episode.kept) for episode in episodes], len(steps)
+
+
+def _at_once(engine: Any, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> float:
+    """Seconds for so many tokens a row in one go: no steps, no graph."""
     greedy = Sampling(temperature=0, suppress=tuple(engine.codec.end_ids))
     started = time.perf_counter()
+    refs = [engine.open(prompt) for prompt in prompts]
+    pairs = zip(refs, lengths, strict=True)
+    futures = [engine.submit(ExtendRequest(ref, StopSpec(max_new=new), greedy, readings=False)) for ref, new in pairs]
+    wait(futures)
+    taken = time.perf_counter() - started
+    for future in futures:
+        engine.close(future.result().ref)
+    return taken
+
+
+def _in_steps(engine: Any, prompts: Sequence[Sequence[int]]) -> float:
+    """Seconds for some rows to be decoded in steps, all at once; nothing stops them early."""
+    greedy = Sampling(temperature=0, suppress=tuple(engine.codec.end_ids))
+    started = time.perf_counter()
+    refs = [engine.open(prompt) for prompt in prompts]
     for _ in range(STEPS):
         futures = [engine.submit(ExtendRequest(ref, StopSpec(max_new=STEP_TOKENS), greedy)) for ref in refs]
         wait(futures)
         refs = [future.result().ref for future in futures]
-    seconds = time.perf_counter() - started
+    taken = time.perf_counter() - started
     for ref in refs:
         engine.close(ref)
-    return seconds
+    return taken
+
+
+def _spread(channels: Sequence[Any], count: int) -> list[Any]:
+    return list(channels[:: max(1, len(channels) // count)][:count])
 
 
 def _prompts(engine: Any, rows: int) -> list[list[int]]:
-    terms = [" + ".join(str(17 * (i + 3) % 97) for i in range(2 + row % 7)) for row in range(rows)]
-    return [engine.codec.render([{"role": "user", "content": f"What is {text}?"}]) for text in terms]
+    return [engine.codec.render([{"role": "user", "content": _text(row)}]) for row in range(rows)]
 
 
-def _ratio(what: str, ours: Callable[[], float], theirs: Callable[[], float]) -> dict[str, Any]:
-    """The median of the paired ratios; which side goes first alternates."""
-    ours(), theirs()
-    ratios = []
-    for number in range(ROUNDS):
-        if number % 2:
-            denominator, numerator = theirs(), ours()
-        else:
-            numerator, denominator = ours(), theirs()
-        ratios.append(numerator / denominator)
-    return {"what": what, "ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+def _text(row: int) -> str:
+    return f"What is {' + '.join(str(17 * (i + 3) % 97) for i in range(2 + row % 7))}?"
 
 
 if __name__ == "__main__":
