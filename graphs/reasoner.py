@@ -118,14 +118,14 @@ def build_reasoner(
     """The reasoner's graph before it is compiled, to add nodes and edges to; see `create_reasoner`."""
     if exit_behavior not in ("end", "error"):
         raise ConfigurationError(f"exit_behavior is {exit_behavior!r}", hint="allowed: 'end', 'error'")
-    engine, detector = _load(engine, detector)
+    engine, detector = load_parts(engine, detector)
     _check_detector(engine, detector)
     remedies = Remedies(engine.codec, choose_mode(engine.codec, mode))
     parts = Parts(
         engine=engine,
         detector=detector,
         policies=_policies(policies),
-        store=_store(store),
+        store=open_store(store),
         remedies=remedies,
         sampling=sampling,
         control=control,
@@ -158,40 +158,42 @@ def parts_of(reasoner: Reasoner) -> Parts:
 def _wire(parts: Parts, opening: Open, record: Record) -> Graph:
     graph: Graph = StateGraph(ReasonerState, ReasonerContext, input_schema=ReasonerInput, output_schema=ReasonerOutput)
     graph.add_node("open", opening)
-    graph.add_node("think", _generating(Think(parts)))
+    graph.add_node("think", waiting(Think(parts)))
     graph.add_node("recheck", Recheck(parts))
     graph.add_node("branch", Branch(parts))
-    graph.add_node("explore", _generating(Explore(parts)), input_schema=Fork)
+    graph.add_node("explore", waiting(Explore(parts)), input_schema=Fork)
     graph.add_node("choose", Choose(parts))
     graph.add_node("ask_human", AskHuman(parts))
     graph.add_node("stop", Stop(parts))
-    graph.add_node("answer", _generating(Answer(parts)))
+    graph.add_node("answer", waiting(Answer(parts)))
     graph.add_node("record", record)
     after_step = [*NODES.values(), "answer", "record"]
     graph.add_edge(START, "open")
-    graph.add_conditional_edges("open", _next, ["think", "answer"])
-    graph.add_conditional_edges("think", _next, after_step)
+    graph.add_conditional_edges("open", next_node, ["think", "answer"])
+    graph.add_conditional_edges("think", next_node, after_step)
     graph.add_edge("recheck", "think")
     graph.add_conditional_edges("branch", send_forks, ["explore"])
     graph.add_edge("explore", "choose")
-    graph.add_conditional_edges("choose", _next, after_step)
-    graph.add_conditional_edges("ask_human", _next, ["think", "recheck", "branch", "stop", "record"])
+    graph.add_conditional_edges("choose", next_node, after_step)
+    graph.add_conditional_edges("ask_human", next_node, ["think", "recheck", "branch", "stop", "record"])
     graph.add_edge("stop", "answer")
     graph.add_edge("answer", "record")
     graph.add_edge("record", END)
     return graph
 
 
-def _next(state: ReasonerState) -> str:
+def next_node(state: ReasonerState) -> str:
+    """The node that a state names as the next."""
     return state["next"]
 
 
-def _generating(node: Generating) -> RunnableLambda[Any, dict[str, Any]]:
+def waiting(node: Generating) -> RunnableLambda[Any, dict[str, Any]]:
     """A node that waits for the engine: in a thread, or in a coroutine that can be cancelled."""
     return RunnableLambda(partial(run, node), partial(arun, node), name=type(node).__name__.lower())
 
 
-def _load(engine: Engine | str, detector: Detector | Literal["auto"] | None) -> tuple[Engine, Detector | None]:
+def load_parts(engine: Engine | str, detector: Detector | Literal["auto"] | None) -> tuple[Engine, Detector | None]:
+    """The engine, loaded where it is given by name, and its detector, where it ships with one and that is wanted."""
     if not isinstance(engine, str):
         return engine, None if detector == "auto" else detector
     from nr_agent.models import registry  # noqa: PLC0415 - imports torch when it loads
@@ -219,7 +221,8 @@ def _policies(policies: AnyPolicies) -> Policies:
     return Policies(policies) if isinstance(policies, Mapping) else load_policies(policies)
 
 
-def _store(store: EpisodeStore | None) -> EpisodeStore:
+def open_store(store: EpisodeStore | None) -> EpisodeStore:
+    """The store that is given, or one in memory."""
     if store is not None:
         return store
     from nr_agent.store import EpisodeStore  # noqa: PLC0415 - imports SQLAlchemy

@@ -121,7 +121,7 @@ class Thinker:
         text = self.parts.engine.codec.decode(segment.ids)
         look = self.parts.look(state, segment, step=index, text=text)
         self.parts.memory.hold(episode_id, segment.ref)
-        closing = self._closing(segment, text)
+        closing = self.closing(segment, text)
         cut = len(segment.ids) - closing
         steps = [self._part(state, segment, 0, cut)] if cut else []
         if closing:
@@ -134,7 +134,7 @@ class Thinker:
             segment, text, look, index + len(steps), [index, segment.start], closed=bool(closing) or ended, ended=ended
         )
 
-    def _closing(self, segment: Segment, text: str) -> int:
+    def closing(self, segment: Segment, text: str) -> int:
         """How many ids at the segment's end close the thinking."""
         if self.end_think is not None:
             return int(segment.end == "stop_id" and segment.ids[-1] == self.end_think)

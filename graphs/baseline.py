@@ -1,0 +1,136 @@
+"""A baseline as a graph: the reasoner's own nodes open the episode, have it answered and record it."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
+
+from nr_agent.engine.protocol import Engine, Sampling
+from nr_agent.graphs.answering import Answer
+from nr_agent.graphs.budget import Budget
+from nr_agent.graphs.context import ReasonerContext
+from nr_agent.graphs.lines import Book, EpisodeLine
+from nr_agent.graphs.memory import Memory
+from nr_agent.graphs.opening import Open
+from nr_agent.graphs.parts import Parts
+from nr_agent.graphs.reasoner import RECURSION_LIMIT, Graph, Reasoner, load_parts, next_node, open_store, waiting
+from nr_agent.graphs.recording import Record
+from nr_agent.graphs.state import ReasonerInput, ReasonerOutput, ReasonerState
+from nr_agent.policies import Policies, Remedies, choose_mode
+from nr_agent.policies.baselines import Baseline
+
+if TYPE_CHECKING:
+    from nr_agent.store import EpisodeStore
+
+
+class ThinkAs:
+    """Think as a baseline does, in one superstep.
+
+    Reads `sequence`, `budget`; writes `sequence`, `pending`, `closed`, `stop_reason`, and `answer` where it is there.
+
+    Args:
+        parts: of the reasoner.
+        baseline: how it thinks.
+    """
+
+    def __init__(self, parts: Parts, baseline: Baseline) -> None:
+        self.parts = parts
+        self.baseline = baseline
+
+    def __call__(self, state: ReasonerState, runtime: Runtime[ReasonerContext]) -> dict[str, Any]:
+        """Think until the line is closed or at its end."""
+        with self.parts.guard(state["episode_id"]):
+            book = Book(self.parts, state, self.baseline.name)
+            ref = self.parts.sequence(state)
+            line = EpisodeLine(book, ref, branch=state["branch"], seed=state["seed"])
+            self.baseline.think(line)
+            return self._settle(state, book, line)
+
+    def _settle(self, state: ReasonerState, book: Book, line: EpisodeLine) -> dict[str, Any]:
+        if line.answer is not None and book.kept is None:
+            line.give()
+            line.keep(line, line.answer)
+        kept = book.kept or line
+        for other in book.lines:
+            if other is not kept:
+                self.parts.close(book.episode_id, other.ref)
+        budget = {**state["budget"]}
+        if kept.answer_tokens is not None:
+            budget["max_answer_tokens"] = kept.answer_tokens
+        return {
+            "sequence": self.parts.hold(book.episode_id, kept.ref),
+            "branch": kept.branch,
+            "next_index": book.next_index,
+            "pending": kept.pending,
+            "closed": kept.closed,
+            "budget": budget,
+            "stop_reason": kept.reason,
+            "answer": book.answer,
+            "next": "record" if book.kept is not None or kept.ended else "answer",
+        }
+
+
+def create_baseline(
+    engine: Engine | str,
+    baseline: Baseline,
+    *,
+    store: EpisodeStore | None = None,
+    budget: Budget = Budget(),  # noqa: B008 - immutable
+    sampling: Sampling = Sampling(),  # noqa: B008 - immutable
+    seed: int = 0,
+) -> Reasoner:
+    """A graph that thinks as a baseline does: from `messages` to `messages` and a report, as `create_reasoner`'s.
+
+    The token budget is for one line of thinking; probes and samples come on top of it, and all are in the report's
+    usage. A budget of steps does not hold, because baselines cut their steps as they like.
+
+    Args:
+        engine: thinks; or the name or folder of a model that is to be loaded.
+        baseline: how it thinks.
+        store: keeps the episodes; in memory by default.
+        budget: what an episode may cost.
+        sampling: how tokens are drawn.
+        seed: of the sampling.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+        ChannelError: the baseline reads channels that the model does not have.
+    """
+    engine, _ = load_parts(engine, None)
+    remedies = Remedies(engine.codec, choose_mode(engine.codec, "prompted"))
+    parts = Parts(
+        engine=engine,
+        detector=None,
+        policies=Policies(name=baseline.name),
+        store=open_store(store),
+        remedies=remedies,
+        sampling=sampling,
+        control=False,
+        memory=Memory(None),
+    )
+    plan = getattr(baseline, "plan", None)
+    if plan is not None:
+        engine.attach(plan)
+    own: Any = baseline
+    parameters = {item.name: getattr(own, item.name) for item in fields(own) if item.metadata.get("record", True)}
+    settings = {"mode": remedies.mode, "control": False, "baseline": parameters}
+    graph = _wire(ThinkAs(parts, baseline), Open(parts, budget=budget, seed=seed, settings=settings))
+    compiled = graph.compile(name=baseline.name)
+    return compiled.with_config({"recursion_limit": RECURSION_LIMIT, "metadata": {"ls_integration": "nr_agent"}})
+
+
+def _wire(think: ThinkAs, opening: Open) -> Graph:
+    graph: Graph = StateGraph(ReasonerState, ReasonerContext, input_schema=ReasonerInput, output_schema=ReasonerOutput)
+    graph.add_node("open", opening)
+    graph.add_node("think", think)
+    graph.add_node("answer", waiting(Answer(think.parts)))
+    graph.add_node("record", Record(think.parts, raises=False))
+    graph.add_edge(START, "open")
+    graph.add_conditional_edges("open", next_node, ["think", "answer"])
+    graph.add_conditional_edges("think", next_node, ["answer", "record"])
+    graph.add_edge("answer", "record")
+    graph.add_edge("record", END)
+    return graph
