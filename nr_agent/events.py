@@ -19,6 +19,8 @@ class ChannelEvidence(BaseModel):
         channel: its address, such as `FFN 7:1031` or `head 9:4`.
         z: how far its reading was from what is usual, in standard deviations.
         position: absolute position of the token where that was.
+        writes: tokens that the channel pushed most there, the strongest first; empty where that is not known, as
+            for heads: their reading is a norm without a direction.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,6 +28,7 @@ class ChannelEvidence(BaseModel):
     channel: str
     z: float
     position: int
+    writes: list[str] = Field(default_factory=list)
 
 
 class Evidence(BaseModel):

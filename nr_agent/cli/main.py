@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from nr_agent.cli import db, doctor, episodes, evaluate, export, fit, models, policies, solve
+from nr_agent.cli import db, doctor, episodes, evaluate, explain, export, fit, models, policies, solve, train
 from nr_agent.cli._output import one_line, sanitise
 from nr_agent.errors import NRAgentError
 
@@ -26,7 +26,9 @@ app = typer.Typer(
 app.command()(solve.solve)
 app.command()(fit.fit)
 app.command("eval")(evaluate.evaluate)
+app.command()(explain.explain)
 app.command()(export.export)
+app.command()(train.train)
 app.command()(doctor.doctor)
 app.add_typer(episodes.app, name="episodes")
 app.add_typer(policies.app, name="policies")

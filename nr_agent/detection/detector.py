@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,13 +24,14 @@ from nr_agent.detection.spectrum import WINDOW
 from nr_agent.engine.protocol import Segment, TapPlan
 from nr_agent.episode import ReadingSummary
 from nr_agent.errors import DetectorError, DetectorMismatchError
-from nr_agent.events import Evidence, FailureEvent, Level
+from nr_agent.events import ChannelEvidence, Evidence, FailureEvent, Level
 from nr_agent.neurons.mon import MixtureOfNeurons
 from nr_agent.neurons.tap import ChannelPlan
-from nr_agent.neurons.writes import push_table
+from nr_agent.neurons.writes import push_table, strongest
 
 SCHEMA = 1
 _EVENTS = uuid.UUID("6f1d3f0e-5f0e-5b1a-9d35-0d0f9c8f4a11")
+_FEATURES_SHOWN = 6
 _KINDS: dict[Level, str] = {"intra_step": "calculation", "inter_step": "stagnation", "instance": "overthinking"}
 
 
@@ -86,6 +88,7 @@ class NeuronDetector:
         scale: `[channels]`, its standard deviation.
         classifiers: one a level.
         push: `[channels, vocabulary]`, see `push_table`.
+        decode: ids to text, so that events can say what channels write; without it they do not.
     """
 
     def __init__(
@@ -95,8 +98,10 @@ class NeuronDetector:
         scale: Tensor,
         classifiers: dict[Level, StepClassifier],
         push: Tensor,
+        decode: Callable[[Sequence[int]], str] | None = None,
     ) -> None:
         self.manifest = manifest
+        self.decode = decode
         self.id = manifest.id
         self.fingerprint = manifest.fingerprint
         self.channels = manifest.mon.channels()
@@ -158,7 +163,7 @@ class NeuronDetector:
             classifiers[settings.level] = classifier.eval()
         with engine.quiet() as model:
             push = push_table(model, manifest.mon.channels())
-        return cls(manifest, tensors["mean"], tensors["scale"], classifiers, push)
+        return cls(manifest, tensors["mean"], tensors["scale"], classifiers, push, engine.codec.decode)
 
 
 @dataclass
@@ -177,7 +182,7 @@ class NeuronObserver:
     def look(self, segment: Segment, *, step: int, text: str) -> Look:
         """Score a step at every level, and raise an event where a threshold is crossed."""
         look = Look()
-        read = _align(segment)
+        read = align(segment)
         if read is None:
             return look
         raw, written, logprobs, entropies = read
@@ -209,6 +214,28 @@ class NeuronObserver:
             signs=level.signs,
         )
 
+    def channels(self, level: LevelDetector, signal: StepSignal, start: int) -> list[ChannelEvidence]:
+        """The channels of a level that went furthest in a step that begins at `start`, and what they wrote there."""
+        detector = self.detector
+        columns = {str(detector.channels[column]): column for column in level.columns.tolist()}
+        named = name_channels(signal.values, list(columns), start)
+        if detector.decode is None:
+            return named
+        told = []
+        for one in named:
+            column = columns[one.channel]
+            # A neuron that reads below zero pushes the other way.
+            raw = one.z * float(detector.scale[column]) + float(detector.mean[column])
+            told.append(one.model_copy(update={"writes": strongest(raw * detector.push[column], detector.decode)}))
+        return told
+
+    def standing(self, level: LevelDetector, features: Tensor) -> dict[str, tuple[float, float]]:
+        """Each feature by name: its value, and how far it is from what is usual, in standard deviations."""
+        addresses = [str(self.detector.channels[column]) for column in level.columns.tolist()]
+        names = feature_names(level.settings.families, addresses)
+        standard = (features - level.classifier.mean) / level.classifier.scale
+        return {name: (float(features[i]), float(standard[i])) for i, name in enumerate(names)}
+
     def _event(
         self,
         level: LevelDetector,
@@ -220,10 +247,8 @@ class NeuronObserver:
         text: str,
     ) -> FailureEvent:
         name = level.settings.level
-        addresses = [str(self.detector.channels[column]) for column in level.columns.tolist()]
-        names = feature_names(level.settings.families, addresses)
-        standard = (features - level.classifier.mean) / level.classifier.scale
-        strongest = standard.abs().topk(min(6, len(names))).indices.tolist()
+        standing = self.standing(level, features)
+        order = sorted(standing, key=lambda one: -abs(standing[one][1]))[:_FEATURES_SHOWN]
         return FailureEvent.from_state(
             {
                 "id": str(uuid.uuid5(_EVENTS, f"{self.episode_id}:{step}:{name}")),
@@ -235,8 +260,8 @@ class NeuronObserver:
                 "threshold": level.settings.threshold or 0.0,
                 "detector": self.detector.id,
                 "evidence": Evidence(
-                    channels=name_channels(signal.values, addresses, segment.start),
-                    features={names[i]: round(float(features[i]), 4) for i in strongest},
+                    channels=self.channels(level, signal, segment.start),
+                    features={one: round(standing[one][0], 4) for one in order},
                     pattern=classify_pattern(torch.cat([signal.history, signal.signal])),
                     text=text.strip()[:200],
                 ).model_dump(),
@@ -244,7 +269,7 @@ class NeuronObserver:
         )
 
 
-def _align(segment: Segment) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+def align(segment: Segment) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
     """Readings of the states that wrote the segment's tokens, and those tokens; None where none were read."""
     if segment.readings is None:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from nr_agent.neurons.channels import Channel
 from nr_agent.neurons.sites import find_sites
+
+SHOWN = 4
+"""Tokens that are named where it is said what a channel writes toward."""
 
 
 @torch.no_grad()
@@ -31,6 +34,55 @@ def push_table(model: Any, channels: Sequence[Channel]) -> Tensor:
             direction = places[channel.kind, channel.layer].weight()[:, channel.index].float()
             table[row] = scaled @ direction
     return table.cpu()
+
+
+@torch.no_grad()
+def head_pushes(model: Any, places: Sequence[tuple[Channel, int]], ids: Sequence[int]) -> Tensor:
+    """What heads pushed at given positions: there a head has a direction, its slice of the projection's input.
+
+    Args:
+        model: the model.
+        places: heads, and the position each is looked at.
+        ids: the tokens of the sequence.
+
+    Returns:
+        `[places, vocabulary]` float32, before the final norm's division.
+    """
+    unembedding = model.get_output_embeddings().weight.float()
+    scaled = unembedding * _final_scale(model, unembedding.shape[1]).to(unembedding.device)
+    sites = {site.layer: site for site in find_sites(model) if site.kind == "head"}
+    inputs: dict[int, Tensor] = {}
+    handles = [
+        sites[layer].module.register_forward_pre_hook(lambda _, given, layer=layer: inputs.update({layer: given[0][0]}))
+        for layer in {channel.layer for channel, _ in places}
+    ]
+    try:
+        if places:
+            model(input_ids=torch.tensor([list(ids)], device=unembedding.device), use_cache=False, logits_to_keep=1)
+    finally:
+        for handle in handles:
+            handle.remove()
+    table = torch.zeros(len(places), unembedding.shape[0])
+    for row, (channel, position) in enumerate(places):
+        site = sites[channel.layer]
+        columns = slice(channel.index * site.width, (channel.index + 1) * site.width)
+        written = site.weight()[:, columns].float() @ inputs[channel.layer][position, columns].float()
+        table[row] = (scaled @ written).cpu()
+    return table
+
+
+def strongest(push: Tensor, decode: Callable[[Sequence[int]], str], *, shown: int = SHOWN) -> list[str]:
+    """The tokens that are pushed up most, as text.
+
+    Args:
+        push: `[vocabulary]`.
+        decode: ids to text.
+        shown: how many; fewer where fewer are pushed up.
+    """
+    top = push.topk(min(shown, len(push)))
+    return [
+        decode([token]) for token, value in zip(top.indices.tolist(), top.values.tolist(), strict=True) if value > 0
+    ]
 
 
 def _final_scale(model: Any, width: int) -> Tensor:
