@@ -125,3 +125,11 @@ class NotFoundError(StoreError):
 
 class ExportError(NRAgentError):
     """An export that cannot be written, or that lost something on the way."""
+
+
+class TrainingError(NRAgentError):
+    """A training run that cannot go on: the loss is no number any more, or memory ran out."""
+
+
+class LabelError(NRAgentError):
+    """A source of labels that gave none: a row of another shape, or a judge whose verdict cannot be read."""
