@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nr_agent.detection.traces import Traced, TracedStep
 from nr_agent.engine.protocol import Readings, Segment, SequenceRef
+from nr_agent.engine.sampler import confidence
 from nr_agent.neurons.channels import Channel
 from nr_agent.neurons.sites import find_sites
 from nr_agent.neurons.tap import ChannelPlan
@@ -59,6 +60,26 @@ def read_traces(
                 progress(begin + len(numbers))
     finally:
         tap.remove()
+
+
+@torch.inference_mode()
+def read_confidence(model: Any, ids: Sequence[int], channels: Sequence[Channel]) -> tuple[Tensor, Tensor, Tensor]:
+    """Read channels and confidence over text that need not be the model's own, in one plain pass.
+
+    Returns:
+        Readings `[tokens, channels]`, and of each token the log-probability, and the entropy of the distribution
+        that it was drawn from (NaN for the first); float32 on the CPU.
+    """
+    given = torch.tensor([list(ids)], device=model.get_input_embeddings().weight.device)
+    tap = ChannelPlan(channels).install(model)
+    try:
+        logits = model(input_ids=given, use_cache=False).logits[0, :-1].float()
+        values = tap.take(len(ids)).cpu().clone()
+    finally:
+        tap.remove()
+    logprobs, entropies = confidence(logits, given[0, 1:])
+    unknown = torch.full((1,), torch.nan)
+    return values, torch.cat([unknown, logprobs.cpu()]), torch.cat([unknown, entropies.cpu()])
 
 
 def as_segment(step: TracedStep, values: Tensor, ids: Sequence[int]) -> Segment:

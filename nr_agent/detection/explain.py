@@ -8,16 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nr_agent.detection.collect import read_confidence
 from nr_agent.detection.detector import LevelDetector, NeuronDetector, NeuronObserver, align
 from nr_agent.detection.evidence import classify_pattern
 from nr_agent.detection.features import StepSignal, step_features
 from nr_agent.engine.protocol import Readings, Segment, SequenceRef
-from nr_agent.engine.sampler import confidence
 from nr_agent.episode import Episode, Record, Step
 from nr_agent.errors import DetectorMismatchError, NotFoundError
 from nr_agent.events import AnyFailureEvent, ChannelEvidence, Level
 from nr_agent.neurons.channels import Channel
-from nr_agent.neurons.tap import ChannelPlan
 from nr_agent.neurons.writes import head_pushes, strongest
 from nr_agent.tokens import END_THINK
 
@@ -133,7 +132,7 @@ def explain_step(engine: Any, detector: NeuronDetector, episode: Episode, index:
     ids = [token for one in line for token in one.ids]
     ids = ids[: segments[-1][0]] + segments[-1][1]
     with engine.quiet() as model:
-        values, entropies = _read(model, ids, detector.channels)
+        values, _, entropies = read_confidence(model, ids, detector.channels)
         observer = detector.observe(episode.id)
         for start, tokens, logprobs in segments[:-1]:
             observer.look(_segment(start, tokens, logprobs, entropies, values, ids), step=index, text="")
@@ -217,20 +216,6 @@ def _segments(line: Sequence[Step], closing: Step | None) -> list[tuple[int, lis
 
 def _logprobs(step: Step) -> list[float | None]:
     return list(step.logprobs) if step.logprobs else [None] * len(step.ids)
-
-
-@torch.inference_mode()
-def _read(model: Any, ids: Sequence[int], channels: Sequence[Channel]) -> tuple[Tensor, Tensor]:
-    """Readings `[tokens, channels]`, and the entropy of the distribution that each token was drawn from."""
-    given = torch.tensor([list(ids)], device=model.get_input_embeddings().weight.device)
-    tap = ChannelPlan(channels).install(model)
-    try:
-        logits = model(input_ids=given, use_cache=False).logits[0, :-1].float()
-        values = tap.take(len(ids)).cpu().clone()
-    finally:
-        tap.remove()
-    _, entropies = confidence(logits, given[0, 1:])
-    return values, torch.cat([torch.zeros(1), entropies.cpu()])
 
 
 def _segment(
