@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from nr_agent.cli._models import MODEL_HELP, prepare
 from nr_agent.cli._output import one_line, sanitise
 from nr_agent.errors import NRAgentError
 
@@ -34,7 +35,7 @@ class Finding(NamedTuple):
 
 
 def doctor(
-    model: Annotated[str | None, typer.Option(help="Name of a model, or its folder.")] = None,
+    model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
     store: Annotated[str | None, typer.Option(help="Path or URL of the episode store.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
@@ -80,16 +81,16 @@ def _device() -> list[Finding]:
 
 
 def _model(name: str) -> list[Finding]:
-    from nr_agent.models.registry import find_model, load_engine  # noqa: PLC0415 - keeps --help quick
+    from nr_agent.models.registry import load_engine  # noqa: PLC0415 - keeps --help quick
 
-    folder = find_model(name)
+    folder = prepare(name)
     engine = load_engine(name)
     try:
         told = f"{name} in {folder}, fingerprint {engine.fingerprint}, context {engine.capabilities.context}"
         return [
             Finding("model", "ok", told),
             _control_tokens(engine),
-            *_try("detector", lambda: _detector(name, folder, engine)),
+            *_try("detector", lambda: _detector(name, engine)),
         ]
     finally:
         engine.shutdown()
@@ -105,12 +106,16 @@ def _control_tokens(engine: TorchEngine) -> Finding:
     return Finding("control tokens", "ok", ", ".join(f"{token} {identifier}" for token, identifier in ids.items()))
 
 
-def _detector(name: str, folder: Path, engine: TorchEngine) -> list[Finding]:
-    from nr_agent.models.registry import DETECTOR_FOLDER, load_detector  # noqa: PLC0415 - imports torch
+def _detector(name: str, engine: TorchEngine) -> list[Finding]:
+    from nr_agent.models.registry import (  # noqa: PLC0415 - imports torch
+        has_detector,
+        load_detector,
+        own_detector,
+        to_fit,
+    )
 
-    home = folder / DETECTOR_FOLDER
-    if not (home / "detector.json").is_file():
-        remedy = f"solve with --no-control, or fit one: nr-agent fit --model {name} --out {home}"
+    if not has_detector(name):
+        remedy = f"solve with --no-control, or {to_fit(name, own_detector(name))}"
         return [Finding("detector", "warn", f"{name} has none; {remedy}")]
     return [Finding("detector", "ok", f"{load_detector(name, engine).id}, fitted on this model")]
 

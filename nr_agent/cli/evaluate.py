@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-ARMS = {
-    "vanilla": "the bare model",
-    "nr_agent": "watched by its detector and controlled",
-    "oracle": "controlled at the true times: what the policies could do with a perfect detector",
-}
+from nr_agent.cli._arms import ARMS, DEFAULT, Bench
+from nr_agent.cli._models import MODEL_HELP, prepare
 
 
 def evaluate(
     out: Annotated[Path, typer.Option(help="Folder for results.json and rows.jsonl.")],
-    model: Annotated[str, typer.Option(help="Name of a model, or its folder.")] = "nano",
-    arms: Annotated[str, typer.Option(help=f"Separated by commas: {', '.join(ARMS)}.")] = ",".join(ARMS),
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "nano",
+    arms: Annotated[str, typer.Option(help=f"Separated by commas: {', '.join(ARMS)}.")] = ",".join(DEFAULT),
     tasks: Annotated[str | None, typer.Option(help="Families, separated by commas; all by default.")] = None,
     n: Annotated[int, typer.Option(min=1, help="Problems a family.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of the first problem.")] = 1_500_000,
-    policies: Annotated[str, typer.Option(help="A pack's name, or a file.")] = "default",
+    policies: Annotated[str, typer.Option(help="A pack's name, or a file; see nr-agent policies.")] = "default",
     detector: Annotated[Path | None, typer.Option(help="Folder of a detector; the model's own by default.")] = None,
     temperature: Annotated[float, typer.Option(min=0, help="Of sampling.")] = 0.6,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of thinking.")] = 1024,
@@ -32,28 +30,26 @@ def evaluate(
     """
     from nr_agent.engine.protocol import Sampling  # noqa: PLC0415 - imported when needed
     from nr_agent.errors import TaskError  # noqa: PLC0415 - imported when needed
-    from nr_agent.evaluation.controls import OracleDetector  # noqa: PLC0415 - imported when needed
-    from nr_agent.evaluation.harness import graph_arm, run_arms  # noqa: PLC0415 - imported when needed
-    from nr_agent.graphs import Budget, create_reasoner  # noqa: PLC0415 - imports LangGraph
-    from nr_agent.models.registry import load_detector, load_engine  # noqa: PLC0415 - imports torch
+    from nr_agent.evaluation.harness import run_arms  # noqa: PLC0415 - imported when needed
+    from nr_agent.graphs import Budget  # noqa: PLC0415 - imports LangGraph
+    from nr_agent.models.registry import load_engine  # noqa: PLC0415 - imports torch
+    from nr_agent.policies import load_policies  # noqa: PLC0415 - imported when needed
     from nr_agent.tasks import family_names  # noqa: PLC0415 - imported when needed
 
-    chosen = [arm.strip() for arm in arms.split(",")]
+    chosen = list(dict.fromkeys(arm.strip() for arm in arms.split(",")))
     unknown = [arm for arm in chosen if arm not in ARMS]
     if unknown:
         raise TaskError(f"there is no arm {unknown[0]!r}", hint=f"choose from: {', '.join(ARMS)}")
     families = family_names(tasks)
+    # Nobody is asked in a benchmark: a policy that would is passed over.
+    pack = replace(load_policies(policies), attended=False)
+    prepare(model)
     engine = load_engine(model)
     common: dict[str, Any] = {"budget": Budget(max_tokens=max_tokens), "sampling": Sampling(temperature=temperature)}
-
-    def arm(name: str) -> Any:
-        if name == "vanilla":
-            return create_reasoner(engine, detector=None, control=False, **common)
-        watch = OracleDetector(engine) if name == "oracle" else load_detector(model, engine, folder=detector)
-        return create_reasoner(engine, detector=watch, policies=policies, **common)
-
+    out.mkdir(parents=True, exist_ok=True)
+    bench = Bench(engine, model, detector, pack, common, families, out)
     results = run_arms(
-        {name: graph_arm(lambda name=name: arm(name)) for name in chosen},  # type: ignore[misc]
+        bench.arms(chosen),
         families,
         n=n,
         seed=seed,
@@ -68,7 +64,7 @@ def evaluate(
     )
     for name, summary in results["arms"].items():
         low, high = summary["accuracy_95"]
-        line = f"{name:10} right {summary['accuracy']:.1%} [{low:.1%}, {high:.1%}]  tokens {summary['tokens']:.0f}"
+        line = f"{name:18} right {summary['accuracy']:.1%} [{low:.1%}, {high:.1%}]  tokens {summary['tokens']:.0f}"
         against = summary.get("against_vanilla")
         if against:
             low, high = against["accuracy_difference_95"]

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from nr_agent.cli._models import MODEL_HELP, prepare
+
 
 def fit(
     out: Annotated[Path, typer.Option(help="Folder for the detector, its card, and the traces to resume from.")],
-    model: Annotated[str, typer.Option(help="Name of a model, or its folder.")] = "nano",
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "nano",
     tasks: Annotated[str | None, typer.Option(help="Families, separated by commas; all by default.")] = None,
     n: Annotated[int, typer.Option(min=20, help="Problems a family.")] = 250,
     seed: Annotated[int, typer.Option(help="Seed of the first problem, among the training seeds.")] = 500_000,
@@ -35,6 +37,7 @@ def fit(
             hint=f"choose them between {TRAINING_SEEDS.start} and {TRAINING_SEEDS.stop - 1}",
         )
     families = family_names(tasks)
+    prepare(model)
     engine = load_engine(model)
     problems = [draw(family, number) for number in range(seed, seed + n) for family in families]
     settings = FitSettings(alpha=dict.fromkeys(LEVELS, alpha))

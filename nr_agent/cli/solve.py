@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nr_agent.cli._asking import ask
+from nr_agent.cli._models import MODEL_HELP, prepare
 from nr_agent.cli._output import failure_line, intervention_line, sanitise
 from nr_agent.errors import ConfigurationError, DetectorError, ProblemError
 
@@ -29,7 +30,7 @@ _MARKS = {
 
 def solve(
     problem: Annotated[str | None, typer.Argument(help="The problem; - reads it from standard input.")] = None,
-    model: Annotated[str | None, typer.Option(help="Name of a model, or its folder.")] = None,
+    model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
     policies: Annotated[str, typer.Option(help="A pack's name, or a file; see nr-agent policies.")] = "default",
     detector: Annotated[Path | None, typer.Option(help="Folder of a detector; the model's own by default.")] = None,
     control: Annotated[bool, typer.Option(help="Act on what is seen; without, nothing is watched.")] = True,
@@ -97,12 +98,11 @@ def _make(
     attended: bool,
 ) -> tuple[Any, Any]:
     """The reasoner, and what closes its parts. Cheap checks come first: nothing is loaded in vain."""
-    from nr_agent.models.registry import DETECTOR_FOLDER, find_model  # noqa: PLC0415 - keeps --help quick
+    from nr_agent.models.registry import has_detector  # noqa: PLC0415 - keeps --help quick
     from nr_agent.policies import load_policies  # noqa: PLC0415 - keeps --help quick
     from nr_agent.store import EpisodeStore  # noqa: PLC0415 - imports SQLAlchemy
 
-    folder = find_model(model)
-    if control and detector is None and not (folder / DETECTOR_FOLDER / "detector.json").is_file():
+    if not has_detector(model) and control and detector is None:
         raise DetectorError(
             f"the model {model} has no detector",
             hint=f"run it without: --no-control; or fit one: nr-agent fit --model {model} --out DIR",
@@ -116,6 +116,7 @@ def _make(
     from nr_agent.graphs import Budget, create_reasoner  # noqa: PLC0415 - imports LangGraph
     from nr_agent.models.registry import load_detector, load_engine  # noqa: PLC0415 - imports torch
 
+    prepare(model)
     engine = load_engine(model)
     reasoner = create_reasoner(
         engine,

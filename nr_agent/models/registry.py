@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nr_agent.errors import DetectorError, ModelError
+from nr_agent.models.gguf import Progress, converted, is_gguf, silent
+from nr_agent.settings import load_settings
 
 if TYPE_CHECKING:
     from nr_agent.detection.detector import NeuronDetector
@@ -28,31 +30,61 @@ class ModelInfo:
 
 
 def available() -> list[ModelInfo]:
-    """The models that are installed with the package."""
-    infos = []
-    for folder in sorted(path.parent for path in _HOME.glob("*/config.json")):
-        config = json.loads((folder / "config.json").read_text())
-        about = f"{config['model_type']}, {config['num_hidden_layers']} layers, {config['hidden_size']} wide"
-        infos.append(ModelInfo(folder.name, folder, about))
-    return infos
+    """The models that are installed with the package, and those that were pulled."""
+    infos = {}
+    for home in (pulled_home(), _HOME):  # a name of the package's own is never another's
+        for folder in sorted(path.parent for path in home.glob("[!.]*/config.json")):
+            config = json.loads((folder / "config.json").read_text())
+            about = f"{config['model_type']}, {config['num_hidden_layers']} layers, {config['hidden_size']} wide"
+            infos[folder.name] = ModelInfo(folder.name, folder, about)
+    return sorted(infos.values(), key=lambda info: info.name)
 
 
-def find_model(model: str) -> Path:
-    """The folder of a model: a name of `available()`, or a path.
+def pulled_home() -> Path:
+    """Where the models are that were pulled, a folder each."""
+    return load_settings().home.expanduser() / "models"
+
+
+def find_model(model: str, progress: Progress = silent) -> Path:
+    """The folder of a model: a name of `available()`, a folder's path, or a GGUF file's, which is converted once.
+
+    Args:
+        model: name or path.
+        progress: is told how far a conversion is.
 
     Raises:
-        ModelError: there is no such model, or the folder holds no checkpoint.
+        ModelError: there is no such model, the folder holds no checkpoint, or the GGUF file is broken.
+        MissingExtraError: a GGUF file has to be converted, and the package `gguf` is not installed.
     """
-    for info in available():
-        if info.name == model:
-            return info.folder
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
-        names = ", ".join(info.name for info in available()) or "none"
-        raise ModelError(f"there is no model {model!r}", hint=f"give a checkpoint's folder, or one of: {names}")
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} holds no checkpoint: config.json is missing", hint="give a Hugging Face folder")
-    return folder
+    place = _place(model)
+    return converted(place, progress) if place.is_file() else place
+
+
+def own_detector(model: str) -> Path | None:
+    """Where a model's own detector is, or would be; None for a GGUF file, which has no folder of its own.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    place = _place(model)
+    return None if place.is_file() else place / DETECTOR_FOLDER
+
+
+def has_detector(model: str) -> bool:
+    """Whether a model has a detector of its own.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    place = own_detector(model)
+    return place is not None and (place / "detector.json").is_file()
+
+
+def to_fit(model: str, place: Path | None) -> str:
+    """How a detector is fitted for a model: to its place, or where there is none to wherever its user likes."""
+    if place is None:
+        return f"fit one: nr-agent fit --model {model} --out DIR, and name it: --detector DIR"
+    return f"fit one: nr-agent fit --model {model} --out {place}"
 
 
 def load_engine(
@@ -61,13 +93,14 @@ def load_engine(
     """Load a model into an engine.
 
     Args:
-        model: a name of `available()`, or a folder in Hugging Face format.
+        model: a name of `available()`, a folder in Hugging Face format, or a GGUF file.
         dtype: `float32`, `bfloat16`, ...; by default float32 on a CPU and the checkpoint's own elsewhere.
         device: `cpu`, `cuda`, ...; by default the accelerator, if there is one.
         limits: how much the engine may hold.
 
     Raises:
         ModelError: no such model, a broken checkpoint, or an architecture that cannot be run.
+        MissingExtraError: a GGUF file has to be converted, and the package `gguf` is not installed.
     """
     folder = find_model(model)
     import torch  # noqa: PLC0415 - slow to import
@@ -103,10 +136,32 @@ def load_detector(model: str, engine: TorchEngine, *, folder: str | Path | None 
     """
     from nr_agent.detection.detector import NeuronDetector  # noqa: PLC0415 - imports torch
 
-    place = Path(folder) if folder is not None else find_model(model) / DETECTOR_FOLDER
-    if not (place / "detector.json").is_file():
+    place = Path(folder) if folder is not None else own_detector(model)
+    if place is None or not (place / "detector.json").is_file():
+        missing = f": {place / 'detector.json'} is missing" if place else ""
         raise DetectorError(
-            f"{model} has no detector: {place / 'detector.json'} is missing",
-            hint=f"run without one (--no-control), or fit one: nr-agent fit --model {model} --out {place}",
+            f"{model} has no detector{missing}", hint=f"run without one (--no-control), or {to_fit(model, place)}"
         )
     return NeuronDetector.load(place, engine)
+
+
+def _place(model: str) -> Path:
+    """A model's folder, or its GGUF file."""
+    for info in available():
+        if info.name == model:
+            return info.folder
+    place = Path(model).expanduser()
+    if place.is_file():
+        if not is_gguf(place):
+            raise ModelError(f"{place} is no GGUF file", hint="give a Hugging Face folder, or a GGUF file")
+        return place
+    if not place.is_dir():
+        names = ", ".join(info.name for info in available()) or "none"
+        raise ModelError(
+            f"there is no model {model!r}", hint=f"give a checkpoint's folder, a GGUF file, or one of: {names}"
+        )
+    if not (place / "config.json").is_file():
+        files = sorted(file.name for file in place.glob("*.gguf"))
+        hint = f"name a GGUF file in it: {place / files[0]}" if files else "give a Hugging Face folder"
+        raise ModelError(f"{place} holds no checkpoint: config.json is missing", hint=hint)
+    return place
