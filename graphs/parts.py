@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from langgraph.config import get_stream_writer
+from langgraph.config import get_config, get_stream_writer
 from langgraph.errors import GraphBubbleUp
 
 from nr_agent.answers import states_answer
@@ -137,19 +137,30 @@ class Parts:
             self.engine.close(ref)
         return refs is not None
 
+    def settle(self) -> None:
+        """See that what was written down is committed before a checkpoint speaks of it.
+
+        The store's writer waits a little for company: a process that is killed in the meantime could not be resumed.
+        """
+        if get_config().get("configurable", {}).get("thread_id") is not None:
+            self.store.flush()
+
     @contextmanager
-    def guard(self, episode_id: str, *, beside_others: bool = False) -> Iterator[None]:
+    def guard(self, episode_id: str, *, beside_others: bool = False, settle: bool = True) -> Iterator[None]:
         """Finish the episode as failed or interrupted when an error leaves a node, and let the error go on.
 
         Args:
             episode_id: the episode.
             beside_others: other nodes of the episode run at the same time. What they think counts when the
                 episode is resumed, so its sequences stay open.
+            settle: whether to `settle` when the node is through.
         """
         for left in self.memory.enter(episode_id):
             self.engine.close(left)
         try:
             yield
+            if settle:
+                self.settle()
         except GraphBubbleUp:
             raise  # an interrupt, say: no error
         except _INTERRUPTIONS:

@@ -52,13 +52,15 @@ def run(node: Generating, state: Any) -> dict[str, Any]:
 
 async def arun(node: Generating, state: Any) -> dict[str, Any]:
     """`run` for coroutines: a task that is cancelled stops the engine."""
-    with node.parts.guard(state["episode_id"], beside_others=node.beside_others):
+    with node.parts.guard(state["episode_id"], beside_others=node.beside_others, settle=False):
         request = await asyncio.to_thread(node.prepare, state)
         started = time.monotonic()
         segment = None
         if request is not None:
             segment = await asyncio.wrap_future(node.parts.engine.submit(request))
-        return await asyncio.to_thread(node.finish, state, segment, time.monotonic() - started)
+        update = await asyncio.to_thread(node.finish, state, segment, time.monotonic() - started)
+        await asyncio.to_thread(node.parts.settle)  # not in here: the database may let us wait
+        return update
 
 
 @dataclass

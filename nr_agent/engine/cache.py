@@ -23,14 +23,17 @@ class SlotCache(Cache):
         layers: number of attention layers.
         slots: slots to begin with.
         capacity: tokens a slot to begin with.
+        room: most tokens of all slots together; None for no bound. While the arena grows, one layer of it is
+            there twice.
     """
 
-    def __init__(self, layers: int, *, slots: int = 4, capacity: int = 256) -> None:
+    def __init__(self, layers: int, *, slots: int = 4, capacity: int = 256, room: int | None = None) -> None:
         super().__init__(layers=[])
         self.keys: list[Tensor | None] = [None] * layers
         self.values: list[Tensor | None] = [None] * layers
-        self.slots = slots
-        self.capacity = capacity
+        self.room = room
+        self.capacity = capacity if room is None else min(capacity, room)
+        self.slots = slots if room is None else min(slots, room // self.capacity)
         self._rows: slice | Tensor = slice(0, 0)
         self._row_index = torch.zeros(0, dtype=torch.long)
         self._positions = torch.zeros(0, 0, dtype=torch.long)
@@ -72,6 +75,25 @@ class SlotCache(Cache):
             if tensor is not None:
                 tensor[target, :, :length] = tensor[source, :, :length]
 
+    def capacity_for(self, tokens: int) -> int:
+        """The capacity that slots of this many tokens are given."""
+        capacity = self.capacity
+        while capacity < tokens:
+            capacity *= 2
+        return capacity if self.room is None else min(capacity, self.room)
+
+    def resize(self, slots: int, capacity: int) -> None:
+        """Give the arena another shape; what fits into it is kept."""
+        self.slots, self.capacity = slots, capacity
+        for store in (self.keys, self.values):
+            for layer, old in enumerate(store):
+                if old is None or (old.shape[0] == slots and old.shape[2] == capacity):
+                    continue
+                new = old.new_zeros(slots, old.shape[1], capacity, old.shape[3])
+                kept, seen = min(slots, old.shape[0]), min(capacity, old.shape[2])
+                new[:kept, :, :seen] = old[:kept, :, :seen]
+                store[layer] = new
+
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Length of the view; positions are always given explicitly, so no model derives them from it."""
         return self._view - self._positions.shape[1] if self._positions.numel() else 0
@@ -85,17 +107,12 @@ class SlotCache(Cache):
         return like.new_zeros(self.slots, like.shape[1], self.capacity, like.shape[3])
 
     def _make_room(self, slots: int, tokens: int) -> None:
-        while self.slots < slots:
-            self.slots *= 2
-        while self.capacity < tokens:
-            self.capacity *= 2
-        for store in (self.keys, self.values):
-            for layer, old in enumerate(store):
-                if old is None or (old.shape[0] == self.slots and old.shape[2] == self.capacity):
-                    continue
-                new = old.new_zeros(self.slots, old.shape[1], self.capacity, old.shape[3])
-                new[: old.shape[0], :, : old.shape[2]] = old
-                store[layer] = new
+        if slots <= self.slots and tokens <= self.capacity:
+            return
+        capacity, wanted = self.capacity_for(tokens), self.slots
+        while wanted < slots:
+            wanted *= 2
+        self.resize(wanted if self.room is None else min(wanted, self.room // capacity), capacity)
 
 
 def attention_mask(

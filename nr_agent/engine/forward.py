@@ -11,10 +11,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from nr_agent.engine.cache import SlotCache, attention_mask
-from nr_agent.errors import ModelError
+from nr_agent.errors import ConfigurationError, ModelError
 
 _KINDS = {"full_attention", "sliding_attention", "global"}
 """Kinds of layers that our masks can express."""
+
+_LEAST_ROOM = 16
+"""Tokens that a bounded cache must hold at least."""
 
 
 class Runner:
@@ -22,13 +25,15 @@ class Runner:
 
     Args:
         model: a decoder with rotary or learned positions and plain or sliding attention.
+        memory: most bytes of the cache; None for no bound.
 
     Raises:
+        ConfigurationError: the memory holds next to nothing.
         ModelError: the architecture keeps state that cannot be rolled back, or computes something else over
             ragged rows than over plain ones.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, *, memory: int | None = None) -> None:
         self.model = model
         self.config = model.config.get_text_config()
         embedding: Any = model.get_input_embeddings()
@@ -53,7 +58,8 @@ class Runner:
             )
         self.cache = SlotCache(self.layers, slots=2, capacity=8)
         self._prove()
-        self.cache = SlotCache(self.layers)
+        token_bytes = self.cache.nbytes // (self.cache.slots * self.cache.capacity)
+        self.cache = SlotCache(self.layers, room=None if memory is None else _room(memory, token_bytes))
 
     @torch.inference_mode()
     def run(self, slots: Sequence[int], starts: Sequence[int], rows: Sequence[Sequence[int]]) -> Tensor:
@@ -124,3 +130,13 @@ class Runner:
         if len(self._kinds) <= 1:
             return sliding
         return {"full_attention": full, "sliding_attention": sliding}
+
+
+def _room(memory: int, token_bytes: int) -> int:
+    room = memory // max(1, token_bytes)
+    if room < _LEAST_ROOM:
+        raise ConfigurationError(
+            f"{memory} bytes of cache hold {room} tokens of this model, {token_bytes} bytes each",
+            hint=f"allow at least {_LEAST_ROOM * token_bytes} bytes: Limits(memory=...)",
+        )
+    return room

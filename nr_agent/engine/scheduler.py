@@ -173,16 +173,38 @@ class Scheduler:
         for job in [job for job in self._active if job.dropped]:
             self._active.remove(job)
             self._release(job, keep=False)
+        self._give_way()
         # Rows that take many tokens in go together, those that decode go together: little is padded.
         intake = [job for job in self._active if len(job.state.ids) - job.state.cached > 1]
         steady = [job for job in self._active if job not in intake]
         for jobs in (intake, steady):
-            if jobs:
-                self._advance(sorted(jobs, key=lambda job: job.state.slot or 0))
+            for group in self._groups(jobs):
+                self._advance(sorted(group, key=lambda job: job.state.slot or 0))
+
+    def _give_way(self) -> None:
+        """Let the steps that came last wait again, while the rows need more room than the cache may take."""
+        with self._wake, self.sequences.lock:
+            while len(self._active) > 1 and not self.sequences.fits(
+                len(self._active), max(len(job.state.ids) for job in self._active)
+            ):
+                job = self._active.pop()
+                job.state.running = False
+                self._waiting.appendleft(job)
+
+    def _groups(self, jobs: list[_Job]) -> list[list[_Job]]:
+        """Rows that are computed together: all of them, unless their padding would need more room than they do."""
+        if not jobs:
+            return []
+        sizes = [min(len(job.state.ids) - job.state.cached, self.chunk) for job in jobs]
+        ends = [job.state.cached + size for job, size in zip(jobs, sizes, strict=True)]
+        padded = max(job.state.cached for job in jobs) + max(sizes)
+        bounded = self.runner.cache.room is not None and padded > max(max(ends), self.runner.cache.capacity)
+        return [[job] for job in jobs] if bounded else [jobs]
 
     def _advance(self, jobs: list[_Job]) -> None:
         pending = [job.state.ids[job.state.cached :][: self.chunk] for job in jobs]
         starts = [job.state.cached for job in jobs]
+        self.sequences.stretch(max(starts) + max(map(len, pending)))
         logits = self.runner.run([job.state.slot or 0 for job in jobs], starts, pending)
         self._weigh(logits, jobs, pending)
         self._collect(jobs, starts, pending)

@@ -39,11 +39,15 @@ class Limits:
         slots: sequences whose cache is kept; the one unused longest loses its own when another needs the room.
         batch: most rows of one forward pass.
         chunk: most tokens a row takes in at once.
+        memory: most bytes of the cache, on top of `slots`; None for no bound. Where rows need more, those that
+            came last wait, and are computed again from their tokens. A sequence that alone would need more is
+            refused as too long.
     """
 
     slots: int = 64
     batch: int = 64
     chunk: int = 512
+    memory: int | None = None
 
 
 class TorchEngine:
@@ -76,13 +80,14 @@ class TorchEngine:
         self.name = name
         self.fingerprint = fingerprint
         self.model = model.eval()
-        self.runner = Runner(self.model)
+        self.runner = Runner(self.model, memory=limits.memory)
         own = int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))
+        bounds = [own, *(bound for bound in (context, self.runner.cache.room) if bound is not None)]
         self.capabilities = Capabilities(
-            taps="channels", fork="copy", rollback="exact", batching=True, context=min(context or own, own)
+            taps="channels", fork="copy", rollback="exact", batching=True, context=min(bounds)
         )
         self.codec: TextCodec = TokenizerCodec(tokenizer, _end_ids(model, tokenizer))
-        self._sequences = Sequences(limits.slots)
+        self._sequences = Sequences(limits.slots, self.runner.cache)
         self._tap: Tap | None = None
         self._scheduler = Scheduler(
             self.runner,
