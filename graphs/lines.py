@@ -136,6 +136,16 @@ class EpisodeLine:
         state = {"sequence": {"length": self.ref.length}, "budget": self.book.state["budget"]}
         return min(budget.max_tokens - self.used, self.book.control.room(state))
 
+    @property
+    def position(self) -> int:
+        """Its length, in tokens."""
+        return self.ref.length
+
+    @property
+    def over(self) -> bool:
+        """Whether its thinking is closed."""
+        return self.closed
+
     def think(
         self,
         *,

@@ -23,12 +23,16 @@ class OracleDetector(TimedDetector):
     Args:
         engine: whose sequences it watches: it reads the problem in them.
         levels: which failures it raises.
+        shares: share of a level's failures that it raises, drawn by chance; all by default.
     """
 
-    def __init__(self, engine: Engine, levels: Sequence[Level] = LEVELS) -> None:
+    def __init__(
+        self, engine: Engine, levels: Sequence[Level] = LEVELS, shares: Mapping[Level, float] | None = None
+    ) -> None:
         super().__init__("oracle", engine.fingerprint)
         self.engine = engine
         self.levels = tuple(levels)
+        self.shares = dict(shares or {})
 
     def scores(self, seen: Sequence[str], segment: Segment, text: str, *, key: str) -> Scores:
         """1 where the failure is, 0 elsewhere."""
@@ -42,7 +46,10 @@ class OracleDetector(TimedDetector):
             "inter_step": not answered and bool(own) and own <= before,
             "instance": states_answer(text),
         }
-        return {level: float(found[level]) for level in self.levels}
+        return {
+            level: float(found[level] and _point(f"{key}/{level}") < self.shares.get(level, 1.0))
+            for level in self.levels
+        }
 
 
 class RandomDetector(TimedDetector):

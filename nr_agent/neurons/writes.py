@@ -37,6 +37,19 @@ def push_table(model: Any, channels: Sequence[Channel]) -> Tensor:
 
 
 @torch.no_grad()
+def push_toward(model: Any, channels: Sequence[Channel], token: int) -> Tensor:
+    """How much one unit of each FFN neuron pushes one token more than the mean of all tokens; as in `push_table`.
+
+    Returns:
+        `[channels]` float32.
+    """
+    unembedding = model.get_output_embeddings().weight.float()
+    aim = (unembedding[token] - unembedding.mean(0)) * _final_scale(model, unembedding.shape[1]).to(unembedding.device)
+    sites = {site.layer: aim @ site.weight().float() for site in find_sites(model) if site.kind == "ffn"}
+    return torch.stack([sites[channel.layer][channel.index] for channel in channels]).cpu()
+
+
+@torch.no_grad()
 def head_pushes(model: Any, places: Sequence[tuple[Channel, int]], ids: Sequence[int]) -> Tensor:
     """What heads pushed at given positions: there a head has a direction, its slice of the projection's input.
 

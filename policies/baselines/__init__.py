@@ -3,6 +3,7 @@
 from nr_agent.policies.baselines.answer_convergence import AnswerConvergence
 from nr_agent.policies.baselines.deer import Deer
 from nr_agent.policies.baselines.dynasor import Dynasor
+from nr_agent.policies.baselines.neat import Neat
 from nr_agent.policies.baselines.nothinking import NoThinking
 from nr_agent.policies.baselines.nowait import NoWait
 from nr_agent.policies.baselines.protocol import Baseline, Line, Thought
@@ -19,6 +20,7 @@ __all__ = [
     "Deer",
     "Dynasor",
     "Line",
+    "Neat",
     "NoThinking",
     "NoWait",
     "SelfConsistency",

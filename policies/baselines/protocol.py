@@ -57,6 +57,16 @@ class Line(Protocol):
         """How many tokens of thinking its budget and the context still allow. Probes and samples are not budgeted."""
         ...
 
+    @property
+    def position(self) -> int:
+        """Its length, in tokens."""
+        ...
+
+    @property
+    def over(self) -> bool:
+        """Whether its thinking is closed."""
+        ...
+
     def think(
         self,
         *,

@@ -1,0 +1,194 @@
+"""The arms of a benchmark by name: ours, its controls, and the baselines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from nr_agent.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from nr_agent.engine.torch_engine import TorchEngine
+    from nr_agent.episode import Problem
+    from nr_agent.evaluation.harness import Solve
+    from nr_agent.evaluation.matching import Rates
+    from nr_agent.policies import Policies
+    from nr_agent.policies.baselines import Baseline
+
+ARMS: Final = {
+    "vanilla": "the bare model",
+    "nr_agent": "watched by its detector and controlled",
+    "oracle": "controlled at the true times: what the policies could do with a perfect detector",
+    "random_time": "controlled at random times, as often as nr_agent",
+    "entropy_time": "rechecked where the model is unsure, as often as nr_agent rechecks",
+    "oracle_time": "controlled at true times, at most as often as nr_agent",
+    "nothinking": "answers without thinking",
+    "s1": "thinks on where it would end",
+    "deer": "ends at a confident trial answer",
+    "dynasor": "ends when three probed answers agree",
+    "nowait": "never writes words of reflection",
+    "thinkbrake": "ends where closing is almost likeliest",
+    "neat": "ends by ten neurons",
+    "answer_convergence": "ends when the answer stays the same",
+    "self_consistency": "votes among eight samples",
+    "self_refine": "criticises and rewrites its answer",
+}
+DEFAULT: Final = ("vanilla", "nr_agent", "oracle")
+
+PILOT: Final = 20
+"""Problems a family on which neurons are found, and truth and entropy gauged; from the last of the training seeds."""
+
+_TURNS: Final = {"nano": ("Wait", "Alternatively", "Hold on", "Let me", "I should")}
+"""Where a model's thinking turns, if not at the words of the papers: the embedded LRM's words are its teacher's."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the arms share.
+
+    Attributes:
+        engine: thinks.
+        model: its name or folder.
+        detector: folder of the detector, if not the model's own.
+        policies: decide.
+        common: budget and sampling of all arms.
+        families: the tasks of the benchmark.
+        out: its folder.
+    """
+
+    engine: TorchEngine
+    model: str
+    detector: Path | None
+    policies: Policies
+    common: Mapping[str, Any]
+    families: Sequence[str]
+    out: Path
+
+    def arms(self, names: Sequence[str]) -> dict[str, Solve]:
+        """The arms, in an order in which each finds what it is matched to.
+
+        Raises:
+            TaskError: a control has nothing to be matched to.
+            ConfigurationError: an arm votes among samples that would all be equal.
+        """
+        from nr_agent.evaluation.matching import OURS, Rates  # noqa: PLC0415 - imported when needed
+
+        rates = Rates(self.out / "matched.json")
+        if OURS not in names and any(name.endswith("_time") for name in names):
+            for family in self.families:
+                rates.of(family)
+        if "self_consistency" in names and not self.common["sampling"].temperature:
+            raise ConfigurationError(
+                "self_consistency votes among samples, and greedy ones are equal", hint="raise --temperature"
+            )
+        ordered = sorted(names, key=lambda name: (name.endswith("_time"), name != OURS and name != "vanilla"))
+        return {name: self._arm(name, rates) for name in ordered}
+
+    def _arm(self, name: str, rates: Rates) -> Solve:
+        from nr_agent.evaluation.harness import graph_arm  # noqa: PLC0415 - imported when needed
+        from nr_agent.evaluation.matching import OURS  # noqa: PLC0415 - imported when needed
+
+        def solve(problems: Sequence[tuple[Problem, int]], done: Callable[[int], None]) -> list[Mapping[str, Any]]:
+            task = str(problems[0][0].task)
+            reports = graph_arm(lambda: self._graph(name, task, rates))(problems, done)
+            if name == OURS:
+                rates.note(task, reports, self.policies)
+            return reports
+
+        return solve
+
+    def _graph(self, name: str, task: str, rates: Rates) -> Any:
+        from nr_agent.graphs import create_reasoner  # noqa: PLC0415 - imports LangGraph
+        from nr_agent.graphs.baseline import create_baseline  # noqa: PLC0415 - imports LangGraph
+
+        if name == "vanilla":
+            return create_reasoner(self.engine, detector=None, control=False, **self.common)
+        watch = self._detector(name, task, rates)
+        if watch is not None:
+            return create_reasoner(self.engine, detector=watch, policies=self.policies, **self.common)
+        return create_baseline(self.engine, self._baseline(name), **self.common)
+
+    def _detector(self, name: str, task: str, rates: Rates) -> Any:
+        """What watches an arm that is controlled; None for a baseline."""
+        from nr_agent.evaluation.controls import (  # noqa: PLC0415 - imported when needed
+            EntropyDetector,
+            OracleDetector,
+            RandomDetector,
+        )
+        from nr_agent.evaluation.matching import entropy_limit, kept_shares  # noqa: PLC0415 - imported when needed
+        from nr_agent.models.registry import load_detector  # noqa: PLC0415 - imports torch
+
+        if name == "nr_agent":
+            return load_detector(self.model, self.engine, folder=self.detector)
+        if name == "oracle":
+            return OracleDetector(self.engine)
+        if name == "random_time":
+            return RandomDetector(self.engine.fingerprint, rates.of(task))
+        if name == "entropy_time":
+            wanted = rates.of(task)["intra_step"]
+            return EntropyDetector(
+                self.engine.fingerprint, entropy_limit(self._gauge(task, rates)["entropies"], wanted)
+            )
+        if name == "oracle_time":
+            return OracleDetector(self.engine, shares=kept_shares(rates.of(task), self._gauge(task, rates)["true"]))
+        return None
+
+    def _gauge(self, task: str, rates: Rates) -> dict[str, Any]:
+        """How unsure the bare model is and where it fails, on problems of their own."""
+        from nr_agent.evaluation.harness import graph_arm  # noqa: PLC0415 - imported when needed
+        from nr_agent.evaluation.matching import Gauge  # noqa: PLC0415 - imported when needed
+        from nr_agent.graphs import create_reasoner  # noqa: PLC0415 - imports LangGraph
+
+        known = rates.gauge(task)
+        if known is not None:
+            return known
+        gauge = Gauge(self.engine)
+        pilot = create_reasoner(self.engine, detector=gauge, control=False, **self.common)
+        graph_arm(lambda: pilot)([(problem, problem.seed or 0) for problem in _pilot([task])], lambda _: None)
+        return rates.keep_gauge(task, gauge)
+
+    def _baseline(self, name: str) -> Baseline:
+        from nr_agent.policies import baselines  # noqa: PLC0415 - imported when needed
+
+        made: dict[str, Callable[[], Baseline]] = {
+            "nothinking": baselines.NoThinking,
+            "s1": baselines.S1,
+            "deer": self._deer,
+            "dynasor": baselines.Dynasor,
+            "nowait": baselines.NoWait,
+            "thinkbrake": baselines.ThinkBrake,
+            "neat": self._neat,
+            "answer_convergence": baselines.AnswerConvergence,
+            "self_consistency": baselines.SelfConsistency,
+            "self_refine": baselines.SelfRefine,
+        }
+        return made[name]()
+
+    def _deer(self) -> Baseline:
+        from nr_agent.policies.baselines import Deer  # noqa: PLC0415 - imported when needed
+
+        words = _TURNS.get(self.engine.name)
+        return replace(Deer(), words=words) if words else Deer()
+
+    def _neat(self) -> Baseline:
+        """NEAT's neurons, found once a benchmark."""
+        from nr_agent.evaluation.neat import find_neat, make_neat  # noqa: PLC0415 - imports torch
+        from nr_agent.neurons.channels import Channel  # noqa: PLC0415 - imports torch
+
+        path = self.out / "neat.json"
+        if path.exists():
+            known = json.loads(path.read_text())
+            return make_neat([Channel.parse(address) for address in known["channels"]], known["reference"])
+        found = find_neat(self.engine, _pilot(self.families))
+        path.write_text(json.dumps({"channels": found.channels, "reference": found.reference}, indent=1) + "\n")
+        return found
+
+
+def _pilot(families: Sequence[str]) -> list[Problem]:
+    from nr_agent.tasks import TRAINING_SEEDS, draw  # noqa: PLC0415 - imports reasoning-gym
+
+    each = max(1, PILOT // len(families)) if len(families) > 1 else PILOT
+    return [draw(family, seed) for family in families for seed in TRAINING_SEEDS[-each:]]

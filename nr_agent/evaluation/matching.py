@@ -1,0 +1,111 @@
+"""Rates for the controls: as many remedies as ours, at other times.
+
+A control raises as many events a step as our detector does under the same policies, on the same task. How often ours
+does is counted when its arm runs; where the truth is, and how unsure the model is, is gauged on problems of their own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nr_agent.detection.timed import Scores, TimedDetector
+from nr_agent.engine.protocol import Engine, Segment
+from nr_agent.errors import TaskError
+from nr_agent.evaluation.controls import OracleDetector
+from nr_agent.events import LEVELS, FailureEvent, Level
+from nr_agent.policies import Policies
+
+OURS = "nr_agent"
+
+
+class Rates:
+    """What the controls of a benchmark are matched to, kept beside its results.
+
+    Args:
+        path: of the file, JSON.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+
+    def note(self, task: str, reports: Sequence[Mapping[str, Any]], policies: Policies) -> None:
+        """Count how often our detector raised what the policies listen to."""
+        steps = max(1, sum(int(report["steps"]) for report in reports))
+        events = [FailureEvent.from_state(event) for report in reports for event in report["events"]]
+        heard = [event for event in events if any(rule.takes(event.score) for rule in policies.rules(event))]
+        rates = {level: sum(event.level == level for event in heard) / steps for level in LEVELS}
+        self._save(f"rates/{task}", rates)
+
+    def of(self, task: str) -> dict[Level, float]:
+        """Events a step, by level.
+
+        Raises:
+            TaskError: our arm has not run on this task.
+        """
+        if f"rates/{task}" not in self._known:
+            raise TaskError(
+                f"a control on {task} is matched to the rates of {OURS}, which has not run there",
+                hint=f"run the arm {OURS} with it, in a new folder",
+            )
+        return {level: float(self._known[f"rates/{task}"][level]) for level in LEVELS}
+
+    def gauge(self, task: str) -> dict[str, Any] | None:
+        """What was gauged on a task before."""
+        found: dict[str, Any] | None = self._known.get(f"gauge/{task}")
+        return found
+
+    def keep_gauge(self, task: str, gauge: Gauge) -> dict[str, Any]:
+        """Keep what was gauged on a task."""
+        self._save(f"gauge/{task}", {"entropies": sorted(gauge.entropies), "true": gauge.true_rates()})
+        return dict(self._known[f"gauge/{task}"])
+
+    def _save(self, key: str, value: Any) -> None:
+        self._known[key] = value
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self._known, indent=1) + "\n")
+
+
+class Gauge(TimedDetector):
+    """Raises nothing, and notes of every step how unsure the model was and what the oracle sees.
+
+    Args:
+        engine: whose sequences it watches.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__("gauge", engine.fingerprint)
+        self._oracle = OracleDetector(engine)
+        self._noted: list[tuple[float, Scores]] = []
+
+    def scores(self, seen: Sequence[str], segment: Segment, text: str, *, key: str) -> Scores:
+        """Nothing, after a note."""
+        unsure = max((value for value in segment.entropies if value is not None), default=0.0)
+        self._noted.append((unsure, self._oracle.scores(seen, segment, text, key=key)))
+        return {}
+
+    @property
+    def entropies(self) -> list[float]:
+        """The largest entropy of each step, in nats."""
+        return [unsure for unsure, _ in self._noted]
+
+    def true_rates(self) -> dict[Level, float]:
+        """Share of the steps in which each level's failure is."""
+        steps = max(1, len(self._noted))
+        return {level: sum(scores.get(level, 0) > 0 for _, scores in self._noted) / steps for level in LEVELS}
+
+
+def entropy_limit(entropies: Sequence[float], rate: float) -> float:
+    """The entropy that such a share of the steps exceeds."""
+    ordered = sorted(entropies)
+    if not ordered:
+        return float("inf")
+    return ordered[min(len(ordered) - 1, max(0, round((1 - rate) * len(ordered)) - 1))] if rate > 0 else float("inf")
+
+
+def kept_shares(wanted: Mapping[Level, float], true: Mapping[Level, float]) -> dict[Level, float]:
+    """Which share of the true events is as often as wanted; all of them where there are fewer."""
+    return {level: min(1.0, wanted[level] / true[level]) if true[level] else 1.0 for level in LEVELS}
