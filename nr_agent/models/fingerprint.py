@@ -25,10 +25,12 @@ def fingerprint(model: Any) -> str:
     """
     import torch  # noqa: PLC0415 - slow to import
 
+    from nr_agent.engine.weights import all_stored  # noqa: PLC0415 - imports torch
+
     digest = hashlib.sha256()
     config = model.config.get_text_config().to_dict()
     digest.update(json.dumps({key: config.get(key) for key in _SHAPE_KEYS}, sort_keys=True).encode())
-    for name, parameter in sorted(model.named_parameters()):
+    for name, parameter in all_stored(model):
         flat = parameter.detach().reshape(-1)
         index = torch.linspace(0, flat.numel() - 1, min(_SAMPLES, flat.numel())).long()
         # In float32 the end of a large parameter is rounded up beyond it.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nr_agent.errors import DetectorError, ModelError
+from nr_agent.errors import ConfigurationError, DetectorError, ModelError
 from nr_agent.models.gguf import Progress, converted, is_gguf, silent
 from nr_agent.settings import load_settings
 
@@ -88,7 +89,13 @@ def to_fit(model: str, place: Path | None) -> str:
 
 
 def load_engine(
-    model: str = "nano", *, dtype: str | None = None, device: str | None = None, limits: Limits | None = None
+    model: str = "nano",
+    *,
+    dtype: str | None = None,
+    device: str | None = None,
+    limits: Limits | None = None,
+    device_map: str | Mapping[str, int | str] | None = None,
+    offload_folder: str | Path | None = None,
 ) -> TorchEngine:
     """Load a model into an engine.
 
@@ -97,12 +104,17 @@ def load_engine(
         dtype: `float32`, `bfloat16`, ...; by default float32 on a CPU and the checkpoint's own elsewhere.
         device: `cpu`, `cuda`, ...; by default the accelerator, if there is one.
         limits: how much the engine may hold.
+        device_map: what of the model is where, as accelerate spells it (`auto`, or modules by name with a device,
+            `cpu` or `disk`), instead of a device.
+        offload_folder: where what a `device_map` sends to the disk is written.
 
     Raises:
+        ConfigurationError: a device and a device map, or parts for the disk without a folder for them.
         ModelError: no such model, a broken checkpoint, or an architecture that cannot be run.
         MissingExtraError: a GGUF file has to be converted, and the package `gguf` is not installed.
     """
     folder = find_model(model)
+    _check_map(device, device_map, offload_folder)
     import torch  # noqa: PLC0415 - slow to import
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415 - slow to import
     from transformers.utils import logging  # noqa: PLC0415 - slow to import
@@ -118,13 +130,36 @@ def load_engine(
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=wanted, local_files_only=True, use_safetensors=True, trust_remote_code=False
+            folder,
+            dtype=wanted,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            device_map=device_map if device_map is None or isinstance(device_map, str) else dict(device_map),
+            offload_folder=offload_folder,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"the checkpoint in {folder} cannot be loaded: {reason}", hint="check the folder") from error
-    loaded.to(device)
+    if device_map is None:  # otherwise accelerate has put everything in its place
+        loaded.to(device)
     return TorchEngine(loaded, tokenizer, name=folder.name, fingerprint=fingerprint(loaded), limits=limits)
+
+
+def _check_map(
+    device: str | None, device_map: str | Mapping[str, int | str] | None, offload_folder: str | Path | None
+) -> None:
+    if device_map is None:
+        return
+    if device is not None:
+        raise ConfigurationError(
+            f"a device ({device}) and a device_map were given", hint="give the device_map alone: it names the devices"
+        )
+    if not isinstance(device_map, str) and "disk" in device_map.values() and offload_folder is None:
+        raise ConfigurationError(
+            "the device_map sends parts of the model to the disk, and nobody said where",
+            hint="give offload_folder=..., with room for those parts",
+        )
 
 
 def load_detector(model: str, engine: TorchEngine, *, folder: str | Path | None = None) -> NeuronDetector:
