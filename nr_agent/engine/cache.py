@@ -62,10 +62,12 @@ class SlotCache(Cache):
         if keys is None or values is None:
             keys = self.keys[layer_idx] = self._allocate(key_states)
             values = self.values[layer_idx] = self._allocate(value_states)
+        # The layers of a model can be on several devices.
+        rows, index, positions = (_beside(where, keys) for where in (self._rows, self._row_index, self._positions))
         # Advanced indices around a slice put their dimensions first: [rows, tokens, heads, head_dim].
-        keys[self._row_index, :, self._positions] = key_states.transpose(1, 2)
-        values[self._row_index, :, self._positions] = value_states.transpose(1, 2)
-        return keys[self._rows, :, : self._view], values[self._rows, :, : self._view]
+        keys[index, :, positions] = key_states.transpose(1, 2)
+        values[index, :, positions] = value_states.transpose(1, 2)
+        return keys[rows, :, : self._view], values[rows, :, : self._view]
 
     @torch.inference_mode()
     def copy(self, source: int, target: int, length: int) -> None:
@@ -113,6 +115,10 @@ class SlotCache(Cache):
         while wanted < slots:
             wanted *= 2
         self.resize(wanted if self.room is None else min(wanted, self.room // capacity), capacity)
+
+
+def _beside(index: Any, tensor: Tensor) -> Any:
+    return index.to(tensor.device) if isinstance(index, Tensor) else index
 
 
 def attention_mask(

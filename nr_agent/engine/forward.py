@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from nr_agent.engine.cache import SlotCache, attention_mask
+from nr_agent.engine.weights import input_device
 from nr_agent.errors import ConfigurationError, ModelError
 
 _KINDS = {"full_attention", "sliding_attention", "global"}
@@ -37,7 +38,7 @@ class Runner:
         self.model = model
         self.config = model.config.get_text_config()
         embedding: Any = model.get_input_embeddings()
-        self.device: torch.device = embedding.weight.device
+        self.device = input_device(model)
         self.vocabulary = int(embedding.weight.shape[0])
         kinds = getattr(self.config, "layer_types", None) or getattr(self.config, "attention_layers", None)
         self._kinds: set[str] = set(kinds or ())

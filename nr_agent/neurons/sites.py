@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from nr_agent.engine.weights import input_device, stored
 from nr_agent.errors import ChannelError
 from nr_agent.neurons.channels import ChannelKind
 
@@ -37,8 +38,7 @@ class Site:
 
     def weight(self) -> Tensor:
         """The projection as `[out, in]`."""
-        weight = self.module.weight
-        assert isinstance(weight, Tensor)  # noqa: S101 - linear layers have one
+        weight = stored(self.module)
         return weight.T if isinstance(self.module, Conv1D) else weight
 
 
@@ -124,8 +124,7 @@ def _calls_by_layer(model: Any, layers: int) -> list[list[nn.Module]]:
                 seen = calls[layer]
                 handles.append(module.register_forward_pre_hook(lambda m, _, seen=seen: seen.append(m)))
     try:
-        device = model.get_input_embeddings().weight.device
-        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False)
+        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=input_device(model)), use_cache=False)
     finally:
         for handle in handles:
             handle.remove()

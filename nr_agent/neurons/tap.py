@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nr_agent.engine.protocol import TapLayout
+from nr_agent.engine.weights import input_device
 from nr_agent.errors import ChannelError
 from nr_agent.neurons.channels import Channel
 from nr_agent.neurons.sites import Site, find_sites
@@ -31,7 +32,7 @@ class ChannelPlan:
         """Put the hooks in and check them with numbers (see `self_check`)."""
         sites = find_sites(model)
         self_check(model, sites)
-        return NeuronTap(sites, self.channels, model.get_input_embeddings().weight.device)
+        return NeuronTap(sites, self.channels, input_device(model))
 
 
 class NeuronTap:
@@ -79,14 +80,16 @@ class NeuronTap:
         # The buffer is made where the engine computes, in inference mode; it must take values from elsewhere too.
         @torch.inference_mode()
         def gather(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+            nonlocal index
             flat = inputs[0].reshape(-1, inputs[0].shape[-1])
+            index = index.to(flat.device)  # layers can be on several devices; the buffer is on one
             if self._buffer.shape[0] < flat.shape[0]:
                 self._buffer = self._buffer.new_zeros(flat.shape[0], self._buffer.shape[1])
             if site.width == 1:
                 values = flat.index_select(1, index)
             else:
                 values = flat.view(-1, site.channels, site.width).index_select(1, index).float().norm(dim=-1)
-            self._buffer[: flat.shape[0], columns] = values.float()
+            self._buffer[: flat.shape[0], columns] = values.float().to(self._buffer.device, non_blocking=True)
 
         return gather
 
@@ -106,13 +109,12 @@ def self_check(model: Any, sites: Sequence[Site], *, tolerance: float = 2e-2) ->
     Raises:
         ChannelError: a site failed.
     """
-    device = model.get_input_embeddings().weight.device
-    probe = torch.tensor([[1, 2, 3]], device=device) % model.config.get_text_config().vocab_size
+    probe = torch.tensor([[1, 2, 3]], device=input_device(model)) % model.config.get_text_config().vocab_size
     plain, outputs = _observe(model, probe, sites, None)
     for number, site in enumerate(sites):
         column = (7 * site.layer + 3) % (site.channels * site.width)
         bumped, moved = _observe(model, probe, sites, (number, column))
-        weight = site.weight()[:, column].float()
+        weight = site.weight()[:, column].float().to(moved[number].device)
         error = (moved[number] - outputs[number] - weight).norm(dim=-1).max()
         changed = not torch.equal(plain, bumped) or not weight.any()
         if not changed or float(error) > tolerance * max(1.0, float(weight.norm())):

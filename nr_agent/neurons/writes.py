@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nr_agent.engine.weights import input_device, stored
 from nr_agent.neurons.channels import Channel
 from nr_agent.neurons.sites import find_sites
 
@@ -25,14 +26,14 @@ def push_table(model: Any, channels: Sequence[Channel]) -> Tensor:
     Returns:
         `[channels, vocabulary]` float32.
     """
-    unembedding = model.get_output_embeddings().weight.float()
+    unembedding = stored(model.get_output_embeddings()).float()
     scaled = unembedding * _final_scale(model, unembedding.shape[1]).to(unembedding.device)
     places = {(site.kind, site.layer): site for site in find_sites(model)}
     table = torch.zeros(len(channels), unembedding.shape[0], device=unembedding.device)
     for row, channel in enumerate(channels):
         if channel.kind == "ffn":
             direction = places[channel.kind, channel.layer].weight()[:, channel.index].float()
-            table[row] = scaled @ direction
+            table[row] = scaled @ direction.to(scaled.device)
     return table.cpu()
 
 
@@ -43,7 +44,7 @@ def push_toward(model: Any, channels: Sequence[Channel], token: int) -> Tensor:
     Returns:
         `[channels]` float32.
     """
-    unembedding = model.get_output_embeddings().weight.float()
+    unembedding = stored(model.get_output_embeddings()).float()
     aim = (unembedding[token] - unembedding.mean(0)) * _final_scale(model, unembedding.shape[1]).to(unembedding.device)
     sites = {site.layer: aim @ site.weight().float() for site in find_sites(model) if site.kind == "ffn"}
     return torch.stack([sites[channel.layer][channel.index] for channel in channels]).cpu()
@@ -61,7 +62,7 @@ def head_pushes(model: Any, places: Sequence[tuple[Channel, int]], ids: Sequence
     Returns:
         `[places, vocabulary]` float32, before the final norm's division.
     """
-    unembedding = model.get_output_embeddings().weight.float()
+    unembedding = stored(model.get_output_embeddings()).float()
     scaled = unembedding * _final_scale(model, unembedding.shape[1]).to(unembedding.device)
     sites = {site.layer: site for site in find_sites(model) if site.kind == "head"}
     inputs: dict[int, Tensor] = {}
@@ -71,7 +72,7 @@ def head_pushes(model: Any, places: Sequence[tuple[Channel, int]], ids: Sequence
     ]
     try:
         if places:
-            model(input_ids=torch.tensor([list(ids)], device=unembedding.device), use_cache=False, logits_to_keep=1)
+            model(input_ids=torch.tensor([list(ids)], device=input_device(model)), use_cache=False, logits_to_keep=1)
     finally:
         for handle in handles:
             handle.remove()
@@ -104,5 +105,5 @@ def _final_scale(model: Any, width: int) -> Tensor:
     for module in model.base_model.children():
         weight = getattr(module, "weight", None)
         if not isinstance(module, nn.Embedding | nn.ModuleList) and isinstance(weight, Tensor):
-            last = weight if weight.shape == (width,) else last
+            last = stored(module) if weight.shape == (width,) else last
     return torch.ones(width) if last is None else last.float()
