@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from nr_agent.engine.protocol import TapPlan
 from nr_agent.policies.baselines.protocol import Line
 from nr_agent.policies.baselines.texts import word_ids
 from nr_agent.tokens import END_THINK
 
-if TYPE_CHECKING:
-    from torch import Tensor
+
+class Listed(Protocol):
+    """A tensor, as far as it matters here: policies do without torch."""
+
+    def tolist(self) -> list[Any]:
+        """Its values."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class Watch:
         self.done = False
         self.almost_done = False
 
-    def __call__(self, positions: Tensor, values: Tensor) -> bool:
+    def __call__(self, positions: Listed, values: Listed) -> bool:
         """Whether the thinking is done, by the newest readings."""
         rows: list[tuple[int, list[Any]]] = list(zip(positions.tolist(), values.tolist(), strict=True))
         for position, row in rows:

@@ -1,0 +1,62 @@
+"""`nr-agent eval` with arms of every sort."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from nr_agent.cli._arms import ARMS
+from nr_agent.cli.main import app
+from nr_agent.errors import ConfigurationError, TaskError
+
+CHOSEN = ("random_time", "vanilla", "nothinking", "deer", "neat", "nr_agent", "oracle_time", "entropy_time")
+
+
+def evaluate(out, *options):
+    arguments = ["eval", "--out", str(out), "--tasks", "chain_sum", "--n", "2", *options]
+    return CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    out = tmp_path_factory.mktemp("arms")
+    run = evaluate(out, "--arms", ",".join(CHOSEN), "--policies", "medicine")
+    assert run.exit_code == 0, run.output
+    return out
+
+
+def test_arms_of_every_sort_are_compared_with_the_bare_model(done):
+    results = json.loads((done / "results.json").read_text())
+    assert set(results["arms"]) == set(CHOSEN)
+    assert all("against_vanilla" in summary for name, summary in results["arms"].items() if name != "vanilla")
+    rows = [json.loads(line) for line in (done / "rows.jsonl").read_text().splitlines()]
+    assert {name: sum(row["arm"] == name for row in rows) for name in CHOSEN} == dict.fromkeys(CHOSEN, 2)
+    assert all(row["tokens"] > 0 and "ask_human" not in row["interventions"] for row in rows)
+
+
+def test_what_the_controls_are_matched_to_is_kept(done):
+    matched = json.loads((done / "matched.json").read_text())
+    assert set(matched["rates/chain_sum"]) == {"intra_step", "inter_step", "instance"}
+    assert matched["gauge/chain_sum"]["entropies"]
+    assert json.loads((done / "neat.json").read_text())["channels"]
+    again = evaluate(done, "--arms", "random_time,neat")
+    assert again.exit_code == 0 and "chain_sum" not in again.stderr  # nothing ran again
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "complaint"),
+    [
+        (["--arms", "vanila"], TaskError, "there is no arm 'vanila'"),
+        (["--arms", "vanilla,random_time"], TaskError, "matched to the rates of nr_agent"),
+        (["--arms", "self_consistency", "--temperature", "0"], ConfigurationError, "votes among samples"),
+    ],
+)
+def test_arm_that_cannot_run_is_refused_before_any_runs(options, error, complaint, tmp_path):
+    with pytest.raises(error, match=complaint):
+        evaluate(tmp_path, *options)
+    assert not (tmp_path / "rows.jsonl").exists()
+
+
+def test_help_names_every_arm():
+    shown = CliRunner().invoke(app, ["eval", "--help"]).stdout
+    assert all(name in " ".join(shown.split()) for name in ARMS)
