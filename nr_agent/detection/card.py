@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from nr_agent.detection.classifier import StepClassifier, train_classifier
+from nr_agent.detection.classifier import StepClassifier, conformal_threshold, train_classifier
 from nr_agent.detection.features import FEATURE_FAMILIES, FeatureFamily, feature_names
-from nr_agent.detection.metrics import auroc, average_precision
+from nr_agent.detection.probes import Surroundings, train_linear
+from nr_agent.detection.quality import at_threshold, full_quality, quiet_maxima, ranking_quality
 from nr_agent.detection.traces import Traced
 from nr_agent.events import Level
 
@@ -86,6 +85,8 @@ def evaluate_level(
     families: Sequence[FeatureFamily],
     threshold: float,
     trials: dict[str, StepClassifier],
+    around: Surroundings,
+    alpha: float,
 ) -> dict[str, Any]:
     """A level's row of the card, all of it measured on the test problems.
 
@@ -97,107 +98,81 @@ def evaluate_level(
         families: what it sees.
         threshold: the calibrated threshold.
         trials: a classifier for every combination of families that was tried.
+        around: what the probes see.
+        alpha: share of good traces that may be disturbed: each control gets its own threshold by it.
     """
     test = data.split("test")
-    columns = data.columns(families)
-    scores = classifier.score(test.features[:, columns])
-    row = _quality(scores, test.labels)
-    row |= _at_threshold(level, scores, test, threshold)
+    row = full_quality(level, classifier.score(test.features[:, data.columns(families)]), test, threshold)
     row["families"] = list(families)
     row["threshold"] = threshold if threshold < 1 else None
     row["tried"] = {
-        name: _quality(trial.score(test.features[:, data.columns(_families(name))]), test.labels)
+        name: ranking_quality(trial.score(test.features[:, data.columns(_families(name))]), test.labels)
         for name, trial in trials.items()
     }
-    row["controls"] = _controls(level, data, random_data, families, threshold)
-    row["controls"]["confidence"] = row["tried"]["confidence"] | {"recall": None}
+    row["controls"] = _controls(level, data, random_data, families, trials["confidence"], around, alpha)
     return row
 
 
-def write_card(out: Path, manifest: Any, card: dict[str, Any]) -> None:
-    """Write `card.json` and `card.md`."""
-    whole = {
-        "detector": manifest.id,
-        "model": manifest.model,
-        "fingerprint": manifest.fingerprint,
-        "training": manifest.training,
-        **card,
-    }
-    (out / "card.json").write_text(json.dumps(whole, indent=1, allow_nan=True) + "\n")
-    lines = [
-        f"# Detector {manifest.id}",
-        "",
-        f"Fitted on {manifest.model} (fingerprint {manifest.fingerprint}), "
-        f"{manifest.training['traces']} traces of its own, split by problem; all figures are of the test problems.",
-        "",
-        "| level | sees | steps | failing | AUROC | AP | recall | good traces disturbed |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for level, row in card["levels"].items():
-        lines.append(
-            f"| {level} | {' + '.join(row['families'])} | {row['n']} | {row['positives']} | {row['auroc']:.3f} | "
-            f"{row['average_precision']:.3f} | {row['recall']:.2f} | {row['false_alarm_traces']:.1%} |"
-        )
-    lines += ["", "What else was tried, and what must lose (AUROC / AP):", ""]
-    for level, row in card["levels"].items():
-        every = row["tried"] | {f"control: {name}": value for name, value in row["controls"].items()}
-        lines.append(
-            f"**{level}**: "
-            + "; ".join(f"{n} {v['auroc']:.3f} / {v['average_precision']:.3f}" for n, v in every.items())
-        )
-        lines.append("")
-    lines.append(
-        "Labels: slips are wrong equations and wrong counts that can be checked; circling is a step whose results "
-        "were all there before the answer was; overthinking begins where trial answers equal the final answer for good."
-    )
-    (out / "card.md").write_text("\n".join(lines) + "\n")
+class _Scorer(Protocol):
+    def score(self, features: Tensor) -> Tensor: ...
+
+
+def _controls(
+    level: Level,
+    data: LevelData,
+    random_data: LevelData,
+    families: Sequence[FeatureFamily],
+    confidence: StepClassifier,
+    around: Surroundings,
+    alpha: float,
+) -> dict[str, Any]:
+    """The same question to what should not answer it as well: other channels, false labels, place, text, probes.
+
+    Each has its own threshold, calibrated as the detector's, so that the recalls are at the same promise.
+    """
+    columns = data.columns(families)
+    train, held = data.split("train"), data.split("held")
+    shuffle = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(1))
+    rows = {}
+
+    def add(name: str, scorer: _Scorer, of: Callable[[str], Tensor]) -> None:
+        rows[name] = _control(level, data, scorer, of, alpha)
+
+    def chosen(split: str) -> Tensor:
+        return data.split(split).features[:, columns]
+
+    def blind(split: str) -> Tensor:
+        return random_data.split(split).features[:, columns]
+
+    def extents(split: str) -> Tensor:
+        return data.split(split).extents
+
+    def sure(split: str) -> Tensor:
+        return data.split(split).features[:, data.columns(["confidence"])]
+
+    add("random_channels", train_classifier(blind("train"), train.labels, (blind("held"), held.labels)), blind)
+    shuffled = train_classifier(chosen("train"), train.labels[shuffle], (chosen("held"), held.labels))
+    add("shuffled_labels", shuffled, chosen)
+    placed = train_classifier(extents("train"), train.labels, (extents("held"), held.labels))
+    add("position_and_length", placed, extents)
+    add("confidence", confidence, sure)
+    for name in around.features:
+
+        def seen(split: str, name: str = name) -> Tensor:
+            return around.of(name, data.split(split))
+
+        add(name, train_linear(seen("train"), train.labels, (seen("held"), held.labels)), seen)
+    return rows
+
+
+def _control(
+    level: Level, data: LevelData, scorer: _Scorer, of: Callable[[str], Tensor], alpha: float
+) -> dict[str, Any]:
+    quiet, test = data.split("calibration"), data.split("test")
+    threshold = conformal_threshold(quiet_maxima(level, scorer.score(of("calibration")), quiet), alpha)
+    scores = scorer.score(of("test"))
+    return ranking_quality(scores, test.labels) | {"recall": at_threshold(level, scores, test, threshold)["recall"]}
 
 
 def _families(name: str) -> list[FeatureFamily]:
     return [family for family in FEATURE_FAMILIES if family in name.split("+")]
-
-
-def _quality(scores: Tensor, labels: Tensor) -> dict[str, Any]:
-    return {
-        "n": len(labels),
-        "positives": int(labels.sum()),
-        "auroc": round(auroc(scores, labels), 4),
-        "average_precision": round(average_precision(scores, labels), 4),
-    }
-
-
-def _at_threshold(level: Level, scores: Tensor, part: Part, threshold: float) -> dict[str, Any]:
-    fired = scores > threshold
-    failing = part.labels > 0.5
-    wrong = fired & ~failing
-    good = set(part.traces[~failing].tolist())
-    if level != "instance":
-        good -= set(part.traces[failing].tolist())
-    disturbed = set(part.traces[wrong].tolist()) & good
-    return {
-        "recall": round(float(fired[failing].float().mean()), 4) if failing.any() else float("nan"),
-        "false_alarm_traces": round(len(disturbed) / max(1, len(good)), 4),
-        "good_traces": len(good),
-    }
-
-
-def _controls(
-    level: Level, data: LevelData, random_data: LevelData, families: Sequence[FeatureFamily], threshold: float
-) -> dict[str, Any]:
-    """The same training on what should not work as well: other channels, false labels, place and length."""
-    columns = data.columns(families)
-    train, held, test = (data.split(name) for name in ("train", "held", "test"))
-    shuffle = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(1))
-    blind = [random_data.split(name) for name in ("train", "held", "test")]
-    sets = {
-        "random_channels": [part.features[:, columns] for part in blind],
-        "shuffled_labels": [part.features[:, columns] for part in (train, held, test)],
-        "position_and_length": [part.extents for part in (train, held, test)],
-    }
-    rows = {}
-    for name, (known, watched, unseen) in sets.items():
-        labels = train.labels[shuffle] if name == "shuffled_labels" else train.labels
-        trained = train_classifier(known, labels, (watched, held.labels))
-        scores = trained.score(unseen)
-        rows[name] = _quality(scores, test.labels) | {"recall": _at_threshold(level, scores, test, threshold)["recall"]}
-    return rows

@@ -12,7 +12,7 @@ from nr_agent.detection.traces import Traced, TracedStep
 from nr_agent.engine.protocol import Readings, Segment, SequenceRef
 from nr_agent.engine.sampler import confidence
 from nr_agent.neurons.channels import Channel
-from nr_agent.neurons.sites import find_sites
+from nr_agent.neurons.sites import decoder_layers, find_sites
 from nr_agent.neurons.tap import ChannelPlan
 
 
@@ -42,24 +42,49 @@ def read_traces(
     Yields:
         Number of a trace, and its readings `[tokens, channels]` float32 on the CPU: row `i` is position `i`.
     """
-    device = model.get_input_embeddings().weight.device
-    order = sorted(range(len(traces)), key=lambda number: len(traces[number].ids))
     tap = ChannelPlan(channels).install(model)
     try:
-        for begin in range(0, len(order), batch):
-            numbers = order[begin : begin + batch]
-            longest = max(len(traces[number].ids) for number in numbers)
-            ids = torch.tensor(
-                [[*traces[n].ids, *[0] * (longest - len(traces[n].ids))] for n in numbers], device=device
-            )
-            model(input_ids=ids, use_cache=False, logits_to_keep=1)
-            values = tap.take(ids.numel()).view(len(numbers), longest, -1).cpu()
-            for row, number in enumerate(numbers):
-                yield number, values[row, : len(traces[number].ids)].clone()
-            if progress is not None:
-                progress(begin + len(numbers))
+        yield from _passes(model, traces, tap.take, batch, progress)
     finally:
         tap.remove()
+
+
+@torch.inference_mode()
+def read_hidden(model: Any, traces: Sequence[Traced], *, batch: int = 8) -> Iterator[tuple[int, Tensor]]:
+    """The last decoder layer's output at every token, `[tokens, hidden]`, as `read_traces` gives readings."""
+    seen: list[Tensor] = []
+
+    def keep(_: Any, inputs: Any, output: Any) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output
+        seen[:] = [hidden.reshape(-1, hidden.shape[-1]).float()]
+
+    handle = decoder_layers(model)[-1].register_forward_hook(keep)
+    try:
+        yield from _passes(model, traces, lambda rows: seen[0][:rows], batch, None)
+    finally:
+        handle.remove()
+
+
+def _passes(
+    model: Any,
+    traces: Sequence[Traced],
+    take: Callable[[int], Tensor],
+    batch: int,
+    progress: Callable[[int], None] | None,
+) -> Iterator[tuple[int, Tensor]]:
+    """Forward passes over traces in order of length; what each leaves behind, trace by trace."""
+    device = model.get_input_embeddings().weight.device
+    order = sorted(range(len(traces)), key=lambda number: len(traces[number].ids))
+    for begin in range(0, len(order), batch):
+        numbers = order[begin : begin + batch]
+        longest = max(len(traces[number].ids) for number in numbers)
+        ids = torch.tensor([[*traces[n].ids, *[0] * (longest - len(traces[n].ids))] for n in numbers], device=device)
+        model(input_ids=ids, use_cache=False, logits_to_keep=1)
+        values = take(ids.numel()).view(len(numbers), longest, -1).cpu()
+        for row, number in enumerate(numbers):
+            yield number, values[row, : len(traces[number].ids)].clone()
+        if progress is not None:
+            progress(begin + len(numbers))
 
 
 @torch.inference_mode()

@@ -12,14 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nr_agent.detection.card import LevelData, evaluate_level, write_card
+from nr_agent.detection.card import LevelData, evaluate_level
+from nr_agent.detection.card_file import write_card
 from nr_agent.detection.classifier import StepClassifier, TrainingSettings, conformal_threshold, train_classifier
 from nr_agent.detection.collect import all_channels, as_segment, read_traces
 from nr_agent.detection.detector import DetectorManifest, LevelDetector, LevelSettings, NeuronDetector
 from nr_agent.detection.features import FEATURE_FAMILIES, FeatureFamily, step_features, tail
 from nr_agent.detection.labels import StepLabels, base_rates, label_trace
 from nr_agent.detection.metrics import average_precision
+from nr_agent.detection.probes import read_surroundings
+from nr_agent.detection.quality import quiet_maxima
+from nr_agent.detection.speed import microseconds_per_token
 from nr_agent.detection.traces import Traced, TracedStep, sample_traces
+from nr_agent.detection.transfer import between_families, natural_and_injected
 from nr_agent.engine.protocol import Sampling
 from nr_agent.episode import Problem
 from nr_agent.errors import DetectorError
@@ -96,6 +101,7 @@ def fit(
     log("reading the chosen channels")
     data = _features(engine.model, traces, labelled, splits, mon, mean, scale)
     random_data = _features(engine.model, traces, labelled, splits, control, mean, scale)
+    around = read_surroundings(engine.model, traces)
     classifiers: dict[Level, StepClassifier] = {}
     chosen: list[LevelSettings] = []
     card: dict[str, Any] = {"levels": {}}
@@ -106,8 +112,17 @@ def fit(
         speaks = threshold if threshold < 1 else None
         chosen.append(LevelSettings(level=level, families=families, threshold=speaks, alpha=settings.alpha[level]))
         card["levels"][level] = evaluate_level(
-            level, data[level], random_data[level], classifier, families, threshold, trials
+            level,
+            data[level],
+            random_data[level],
+            classifier,
+            families,
+            threshold,
+            trials,
+            around,
+            settings.alpha[level],
         )
+        card["levels"][level]["transfer"] = between_families(data[level], families, traces)
         log(_line(level, card["levels"][level], families, threshold))
     manifest = DetectorManifest(
         id=f"{engine.name}-{_hash([engine.fingerprint, asdict(settings), [t.ids for t in traces]])[:8]}",
@@ -120,8 +135,12 @@ def fit(
     )
     columns = torch.tensor([all_channels(engine.model).index(channel) for channel in mon.channels()])
     push = push_table(engine.model, mon.channels())
-    detector = NeuronDetector(manifest, mean[columns], scale[columns], classifiers, push)
+    detector = NeuronDetector(manifest, mean[columns], scale[columns], classifiers, push, engine.codec.decode)
     detector.save(out)
+    log("completing the card")
+    slips = classifiers["intra_step"], data["intra_step"]
+    card["injected"] = natural_and_injected(engine, detector, *slips, traces, labelled, splits, seed=settings.seed)
+    card["microseconds_per_token"] = microseconds_per_token(engine.model, detector, traces)
     write_card(out, manifest, card)
     return detector
 
@@ -302,21 +321,9 @@ def _train(
 def _maxima(
     level: Level, data: LevelData, families: Sequence[FeatureFamily], classifier: StepClassifier
 ) -> list[float]:
-    """Largest score of each calibration trace over the steps at which the level must stay silent.
-
-    For slips and circling these are the traces without any; for overthinking, every trace's steps before the
-    answer was there.
-    """
+    """Largest score of each calibration trace over the steps at which the level must stay silent."""
     part = data.split("calibration")
-    scores = classifier.score(part.features[:, data.columns(families)])
-    maxima: dict[int, float] = {}
-    spoiled: set[int] = set()
-    for score, truth, trace in zip(scores.tolist(), part.labels.tolist(), part.traces.tolist(), strict=True):
-        if truth > 0.5:
-            spoiled.add(trace)
-        else:
-            maxima[trace] = max(maxima.get(trace, 0.0), score)
-    return [value for trace, value in maxima.items() if level == "instance" or trace not in spoiled]
+    return quiet_maxima(level, classifier.score(part.features[:, data.columns(families)]), part)
 
 
 def _line(level: Level, row: dict[str, Any], families: Sequence[str], threshold: float) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -28,6 +30,45 @@ def average_precision(scores: Tensor, labels: Tensor) -> float:
         return float("nan")
     precision = hits.cumsum(0) / torch.arange(1, len(hits) + 1)
     return float(precision[hits].mean())
+
+
+def fpr_at_recall(scores: Tensor, labels: Tensor, recall: float = 0.95) -> float:
+    """Share of negatives at or above the highest threshold that finds this share of the positives. NaN without both."""
+    positives, negatives = scores[labels > 0.5], scores[labels <= 0.5]
+    if not len(positives) or not len(negatives):
+        return float("nan")
+    needed = math.ceil(recall * len(positives))
+    threshold = positives.sort(descending=True).values[needed - 1]
+    return float((negatives >= threshold).float().mean())
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Steps whose scores lie between two values: how many, their mean score, and the share that fails."""
+
+    low: float
+    high: float
+    n: int
+    score: float
+    share: float
+
+
+def reliability(scores: Tensor, labels: Tensor, bins: int = 10) -> list[Bin]:
+    """The steps in bins of equal width by score; empty bins are left out."""
+    place = (scores * bins).long().clamp(0, bins - 1)
+    made = []
+    for number in range(bins):
+        inside = place == number
+        if inside.any():
+            share, score = float(labels[inside].float().mean()), float(scores[inside].mean())
+            made.append(Bin(number / bins, (number + 1) / bins, int(inside.sum()), round(score, 4), round(share, 4)))
+    return made
+
+
+def expected_calibration_error(bins: Sequence[Bin]) -> float:
+    """Mean distance between score and share of failures, weighted by steps (Naeini et al. 2015). NaN without bins."""
+    total = sum(one.n for one in bins)
+    return sum(one.n * abs(one.score - one.share) for one in bins) / total if total else float("nan")
 
 
 def first_error_f1(predicted: Sequence[int], labels: Sequence[int]) -> dict[str, float]:

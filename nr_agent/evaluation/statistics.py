@@ -6,15 +6,9 @@ import math
 import random
 from collections.abc import Sequence
 
+from nr_agent.detection.intervals import wilson
 
-def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95% interval of a share (Wilson 1927)."""
-    if not n:
-        return 0.0, 1.0
-    share = successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+__all__ = ["mcnemar", "paired_bootstrap", "wilson"]
 
 
 def mcnemar(gained: int, lost: int) -> float:
