@@ -44,7 +44,7 @@ class Record:
         episode_id, reason = state["episode_id"], state["stop_reason"] or "finished"
         with self.parts.guard(episode_id):
             episode = self.parts.store.get(episode_id)
-            thoughts = "".join(step.text for step in episode.kept if step.kind == "think").strip()
+            thoughts = self._thoughts(episode)
             # Without a closing there was no answer to write: then it is in the last thought.
             answer = state["answer"] if state["answer"] is not None else extract_answer(thoughts)
             usage = measure_usage(episode.steps)
@@ -67,6 +67,14 @@ class Record:
                 hint="raise the budget, or take the partial answer from the error's `report`",
             )
         return {"messages": [_message(episode, answer, thoughts, report, usage)], "reasoning": report}
+
+    def _thoughts(self, episode: Episode) -> str:
+        """What was thought, without the token that ended the turn: models that were never taught to think write it."""
+        codec = self.parts.engine.codec
+        thinking = [step for step in episode.kept if step.kind == "think"]
+        text = "".join(step.text for step in thinking)
+        last = thinking[-1].ids[-1:] if thinking else []
+        return (text.removesuffix(codec.decode(last)) if codec.end_ids.issuperset(last) else text).strip()
 
 
 def judge(problem: Problem, answer: str | None) -> bool | None:

@@ -15,7 +15,7 @@ from nr_agent.graphs.branching import rank
 from nr_agent.graphs.recording import judge
 from nr_agent.policies import BranchPolicy, Policies, RecheckPolicy
 from nr_agent.testing import ScriptedDetector, ScriptedEngine
-from nr_agent.tokens import BRANCH, CLOSING_SENTENCE, END_THINK, RECHECK
+from nr_agent.tokens import BRANCH, CLOSING_SENTENCE, END_THINK, RECHECK, THINK
 
 
 def test_undisturbed_thinking_is_recorded_token_by_token(solve):
@@ -37,6 +37,14 @@ def test_closing_behind_a_last_thought_begins_the_answer(solve):
     assert [(step.kind, step.text) for step in run.episode.steps[1:3]] == [("think", "2+2=4"), ("answer", END_THINK)]
     starts = [step.start for step in run.episode.steps]
     assert starts == [sum(len(step.ids) for step in run.episode.steps[:n]) for n in range(len(starts))]
+
+
+def test_turn_that_ends_inside_the_thinking_answers_with_its_last_thought(solve):
+    run = solve(ScriptedEngine(["2+2=4", "Four apples<|im_end|>"], missing=[THINK, END_THINK]))
+    message = run.output["messages"][-1]
+    assert (run.report["answer"], message.content) == ("Four apples", "Four apples")
+    assert message.additional_kwargs["reasoning_content"] == "2+2=4\n\nFour apples"
+    assert run.thoughts()[-1] == "Four apples<|im_end|>"
 
 
 def test_recheck_follows_the_step_with_its_token(solve):

@@ -28,24 +28,6 @@ TEXTS = (
 IDS = [30, 31, 32, 33, 50, 60, 70]
 
 
-@pytest.fixture(scope="session")
-def written(tmp_path_factory):
-    file = tmp_path_factory.mktemp("files") / "tiny-llama.F32.gguf"
-    return file, write_gguf(file)
-
-
-@pytest.fixture
-def file(written):
-    return written[0]
-
-
-@pytest.fixture
-def home(monkeypatch, tmp_path):
-    """An empty data home."""
-    monkeypatch.setenv("NR_AGENT_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 def converted_folders(home):
     return [path for path in (home / "converted").glob("*/*") if path.name != ".lock"]
 

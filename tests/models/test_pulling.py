@@ -29,13 +29,6 @@ def wheel(content):
 
 
 @pytest.fixture
-def home(monkeypatch, tmp_path):
-    """An empty data home."""
-    monkeypatch.setenv("NR_AGENT_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
-@pytest.fixture
 def index(monkeypatch, tmp_path, home):
     """A folder that is all that pip knows of the world."""
     for name in [name for name in os.environ if name.startswith("PIP_")]:
