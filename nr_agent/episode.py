@@ -30,6 +30,9 @@ StopReason = Literal[
     "error",
 ]
 
+NOT_KEPT = "[not kept]"
+"""Stands for a text that a store was not to keep; the ids of its tokens are negative."""
+
 
 class Record(BaseModel):
     """Base of the records that cross a border (store, graph, command line): immutable and closed."""

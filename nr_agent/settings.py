@@ -1,4 +1,4 @@
-"""Settings from the environment: `NR_AGENT_STORE`, `NR_AGENT_HOME`, `NR_AGENT_MODEL`, `NR_AGENT_SANDBOX`."""
+"""Settings from the environment: `NR_AGENT_` and the name, such as `NR_AGENT_STORE` or `NR_AGENT_KEEP_TEXT`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class Settings(BaseSettings):
         model: the model that is used where none is named.
         sandbox: a command that runs a Python program from its standard input where it can do no harm. Code that a
             model wrote is run by it, and by nothing else: without one it is never run.
+        keep_text: whether episodes keep their texts and token ids; without, only numbers, kinds and hashes.
     """
 
     model_config = SettingsConfigDict(env_prefix="NR_AGENT_", extra="forbid", frozen=True)
@@ -28,6 +29,7 @@ class Settings(BaseSettings):
     home: Path = Field(default_factory=lambda: _data_home() / "nr_agent")
     model: str = "nano"
     sandbox: str | None = None
+    keep_text: bool = True
 
     @property
     def store_url(self) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nr_agent.cli._filters import read_filter
 from nr_agent.cli._output import failure_line, intervention_line, one_line, sanitise
 
 if TYPE_CHECKING:
@@ -31,13 +32,36 @@ _MARKS = {"prompt": " ", "model": " ", "inserted": "\u25b8", "template": "\u00b7
 def ls(
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 20,
     status: Annotated[str | None, typer.Option(help="running, waiting, completed, failed, ...")] = None,
+    outcome: Annotated[str | None, typer.Option(help="correct or wrong.")] = None,
     task: Annotated[str | None, typer.Option(help="Only problems of this benchmark family.")] = None,
+    domain: Annotated[str | None, typer.Option(help="Only problems of this domain.")] = None,
     event: Annotated[str | None, typer.Option(help="Only with a failure event of this level or kind.")] = None,
+    intervention: Annotated[str | None, typer.Option(help="Only with an intervention of this kind.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only of this model.")] = None,
+    policy: Annotated[str | None, typer.Option(help="Only under these policies.")] = None,
+    run: Annotated[str | None, typer.Option(help="Only of this run, by the beginning of its id.")] = None,
+    label: Annotated[str | None, typer.Option(help="Only with an annotation of this label.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only begun then or later: 2026-01-31, or 7d ago.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only begun before.")] = None,
     store: _StoreOption = None,
     as_json: _JsonOption = False,
 ) -> None:
     """List episodes, newest first. With --json, one object a line."""
-    wanted = _filter(limit=limit, status=status, task=task, event=event)
+    wanted = read_filter(
+        limit=limit,
+        status=status,
+        correct=_read_outcome(outcome),
+        task=task,
+        domain=domain,
+        event=event,
+        intervention=intervention,
+        model=model,
+        policy=policy,
+        run=run,
+        annotation=label,
+        since=since,
+        until=until,
+    )
     with _open(store) as opened:
         found = list(opened.find(wanted))
         if as_json:
@@ -48,6 +72,57 @@ def ls(
             typer.echo(f"no episodes in {opened.location}", err=True)
             return
     _console().print(_table(found))
+
+
+@app.command("tail")
+def tail(
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="So many of those that are there.")] = 10,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until interrupted.")] = False,
+    task: Annotated[str | None, typer.Option(help="Only problems of this benchmark family.")] = None,
+    domain: Annotated[str | None, typer.Option(help="Only problems of this domain.")] = None,
+    event: Annotated[str | None, typer.Option(help="Only with a failure event of this level or kind.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only of this model.")] = None,
+    every: Annotated[float, typer.Option(min=0.05, help="Seconds between two looks.")] = 1.0,
+    store: _StoreOption = None,
+    as_json: _JsonOption = False,
+) -> None:
+    """Show the last episodes, oldest first, a line each; with --follow, a line whenever one begins or ends."""
+    wanted = read_filter(limit=limit, task=task, domain=domain, event=event, model=model)
+    with _open(store) as opened:
+        found = opened.watch(wanted, every=every) if follow else iter(list(opened.find(wanted))[::-1])
+        for summary in found:
+            typer.echo(summary.model_dump_json() if as_json else _tail_line(summary))
+            sys.stdout.flush()
+
+
+@app.command("annotate")
+def annotate(
+    episode_id: Annotated[str, typer.Argument(metavar="ID", help="Its id, the beginning of it, or last.")],
+    note: Annotated[str, typer.Argument(help="What is to be said.")] = "",
+    label: Annotated[str | None, typer.Option(help="A short word to find it by.")] = None,
+    step: Annotated[int | None, typer.Option(min=0, help="The step that is meant.")] = None,
+    author: Annotated[str | None, typer.Option(help="Who says it; you, by default.")] = None,
+    store: _StoreOption = None,
+    as_json: _JsonOption = False,
+) -> None:
+    """Say something about an episode. What was said stays, and show shows it."""
+    from nr_agent.errors import ConfigurationError  # noqa: PLC0415 - beside its use
+
+    if not note.strip() and label is None:
+        raise ConfigurationError("nothing is said", hint="give a note, or --label")
+    with _open(store) as opened:
+        made = opened.annotate(episode_id, note, label=label, step=step, author=author or _user())
+    typer.echo(made.model_dump_json() if as_json else sanitise(made.episode_id))
+
+
+@app.command("runs")
+def runs(store: _StoreOption = None, as_json: _JsonOption = False) -> None:
+    """List the runs in which episodes were begun, newest first."""
+    with _open(store) as opened:
+        for one in opened.runs():
+            named = f"  {sanitise(one.name)}" if one.name else ""
+            line = f"{one.id}  {one.started_at.astimezone():%Y-%m-%d %H:%M}  {one.episodes} episodes{named}"
+            typer.echo(one.model_dump_json() if as_json else line)
 
 
 @app.command("show")
@@ -62,6 +137,7 @@ def show(
     """
     with _open(store) as opened:
         episode = opened.get(episode_id)
+        said = opened.annotations(episode.id)
     if as_json:
         typer.echo(episode.model_dump_json(indent=2))
         return
@@ -76,6 +152,10 @@ def show(
             console.print(_line("\u21b3 ", f"{intervention_line(values, '')} ({one.policy}): {one.outcome}", "cyan"))
     answer = sanitise(episode.answer or "none")
     console.print(_line("\u2713 ", f"answer: {answer} ({_RIGHT[episode.correct]})", "bold"))
+    for one in said:
+        place = "" if one.step is None else f" (step {one.step})"
+        words = ": ".join(part for part in (one.label or "", one.note) if part)
+        console.print(_line("\u270e ", sanitise(f"{one.author or '?'}{place}: {words}"), "magenta"))
 
 
 def _open(store: str | None) -> EpisodeStore:
@@ -84,22 +164,28 @@ def _open(store: str | None) -> EpisodeStore:
     return EpisodeStore(store, create=False)
 
 
-def _filter(*, event: str | None, **fields: Any) -> Any:
-    from pydantic import ValidationError  # noqa: PLC0415 - keeps --help quick
-
+def _read_outcome(outcome: str | None) -> bool | None:
     from nr_agent.errors import ConfigurationError  # noqa: PLC0415 - beside its use
-    from nr_agent.events import LEVELS  # noqa: PLC0415 - keeps --help quick
-    from nr_agent.store import EpisodeFilter  # noqa: PLC0415 - imports SQLAlchemy
 
-    if event is not None:
-        fields["level" if event in LEVELS else "event"] = event
+    if outcome not in (None, "correct", "wrong"):
+        raise ConfigurationError(f"--outcome {outcome!r}: there is none", hint="choose from: correct, wrong")
+    return None if outcome is None else outcome == "correct"
+
+
+def _tail_line(one: EpisodeSummary) -> str:
+    answer = f" -> {one_line(one.answer, 16)} ({_RIGHT[one.correct]})" if one.answer is not None else ""
+    seen = f", {one.events} events, {one.interventions} interventions" if one.events or one.interventions else ""
+    head = f"{sanitise(one.id)[:_SHORT_ID]}  {one.created_at.astimezone():%H:%M:%S}  {one.status:11}"
+    return f"{head}  {one_line(one.problem, 40)}{answer}{seen}"
+
+
+def _user() -> str:
+    import getpass  # noqa: PLC0415 - rarely needed
+
     try:
-        return EpisodeFilter(**fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigurationError(
-            f"--{first['loc'][0]}: {first['msg']}", hint="see nr-agent episodes ls --help"
-        ) from error
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        return ""
 
 
 def _console() -> Console:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from nr_agent.episode import Episode, Step
+from nr_agent.episode import NOT_KEPT, Episode, Step
 from nr_agent.errors import ConfigurationError
 from nr_agent.export.masks import Mask, Span, spans
 from nr_agent.tokens import CORRECTION_TOKENS, END_THINK, TURN_START
@@ -99,14 +99,14 @@ def step_text(step: Step, codec: Codec | None, *, inserted: bool) -> str:
             kept += ids
         elif end_think in ids:
             kept += ids[ids.index(end_think) :]
-    return codec.decode(kept)
+    return _decode(codec, kept)
 
 
 def span_text(span: Span, codec: Codec | None) -> str | None:
     """The text of a span; None where only a tokenizer could tell."""
     if span.whole:
         return span.step.text
-    return None if codec is None else codec.decode(span.ids)
+    return None if codec is None else _decode(codec, span.ids)
 
 
 def spell(episode: Episode, kept: list[Span], codec: Codec | None) -> list[str]:
@@ -117,7 +117,7 @@ def spell(episode: Episode, kept: list[Span], codec: Codec | None) -> list[str]:
         if sum(len(span.ids) for span in own) == len(step.ids):
             texts.append(step.text)
         else:
-            texts.extend(codec.decode(span.ids) for span in own if codec is not None)
+            texts.extend(_decode(codec, span.ids) for span in own if codec is not None)
     return texts
 
 
@@ -158,6 +158,16 @@ def lineage_of(episode: Episode, fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def check_ids(ids: Sequence[int]) -> None:
+    """See that tokens were kept.
+
+    Raises:
+        Refused: a redactor changed their text.
+    """
+    if any(token < 0 for token in ids):
+        raise Refused("tokens were redacted")
+
+
 def check_whole(episode: Episode) -> None:
     """See that an episode is all there.
 
@@ -172,10 +182,17 @@ def check_whole(episode: Episode) -> None:
         if step.start != position or sum(length for _, length in step.provenance) != len(step.ids):
             raise Refused("steps are missing")
         position += len(step.ids)
+    if any(step.text == NOT_KEPT for step in kept):
+        raise Refused("the text was not kept")
     if any(_BROKEN in step.text for step in kept):
         raise Refused("the text cannot be written as Unicode")
     if not any(END_THINK in step.text for step in kept if step.kind != "prompt"):
         raise Refused("the thinking was not closed")
+
+
+def _decode(codec: Codec, ids: list[int]) -> str:
+    check_ids(ids)
+    return codec.decode(ids)
 
 
 def _is_mixed(span: Span) -> bool:

@@ -6,12 +6,15 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, Table, and_, exists, func, or_, select
 
 from nr_agent.episode import EpisodeStatus, Record, StopReason, Usage
 from nr_agent.events import Level
 from nr_agent.store.operations import EPISODES, EVENTS, INTERVENTIONS, STEPS
 from nr_agent.store.records import usage_of
+from nr_agent.store.schema import AnnotationRow
+
+_ANNOTATIONS: Table = AnnotationRow.__table__  # type: ignore[assignment] # declared as the wider FromClause
 
 
 class EpisodeFilter(BaseModel):
@@ -27,6 +30,8 @@ class EpisodeFilter(BaseModel):
         intervention: with an intervention of this kind.
         model: name of the model.
         policy: name of the policies.
+        run: id of the run in which they were begun, or its beginning.
+        annotation: with an annotation of this label.
         since: begun then or later.
         until: begun before.
         limit: at most so many, the newest.
@@ -43,6 +48,8 @@ class EpisodeFilter(BaseModel):
     intervention: str | None = None
     model: str | None = None
     policy: str | None = None
+    run: str | None = None
+    annotation: str | None = None
     since: datetime | None = None
     until: datetime | None = None
     limit: int | None = Field(default=None, ge=1)
@@ -54,6 +61,11 @@ class EpisodeFilter(BaseModel):
             for name in ("status", "domain", "task", "correct", "model", "policy")
             if (value := getattr(self, name)) is not None
         ]
+        if self.run is not None:
+            wanted.append(EPISODES.c.run_id.startswith(self.run, autoescape=True))
+        if self.annotation is not None:
+            said = [_ANNOTATIONS.c.episode_id == EPISODES.c.id, _ANNOTATIONS.c.label == self.annotation]
+            wanted.append(exists(select(_ANNOTATIONS.c.id).where(*said)))
         if self.since is not None:
             wanted.append(EPISODES.c.created_at >= self.since)
         if self.until is not None:
@@ -67,6 +79,14 @@ class EpisodeFilter(BaseModel):
             same = [INTERVENTIONS.c.episode_id == EPISODES.c.id, INTERVENTIONS.c.kind == self.intervention]
             wanted.append(exists(select(INTERVENTIONS.c.id).where(*same)))
         return wanted
+
+    def select_ids(self) -> Select[tuple[str]]:
+        """As SQL that gives the ids of the episodes, the newest first where there is a limit."""
+        ids = select(EPISODES.c.id).where(*self.conditions())
+        if self.limit is None:
+            return ids
+        newest = ids.order_by(EPISODES.c.created_at.desc(), EPISODES.c.id.desc()).limit(self.limit)
+        return select(newest.subquery().c.id)
 
 
 class EpisodeSummary(Record):
@@ -87,6 +107,7 @@ class EpisodeSummary(Record):
         events: how many failure events.
         interventions: how many interventions.
         error: what went wrong.
+        run_id: the run in which it was begun.
         created_at: when it began.
         ended_at: when it ended.
     """
@@ -105,6 +126,7 @@ class EpisodeSummary(Record):
     events: int
     interventions: int
     error: str | None
+    run_id: str | None = None
     created_at: datetime
     ended_at: datetime | None
 

@@ -15,13 +15,14 @@ from sqlalchemy.sql.dml import Insert
 from nr_agent.episode import Episode, measure_usage
 from nr_agent.errors import NotFoundError
 from nr_agent.store.records import episode_of, episode_row, event_of, intervention_of, payload, step_of
-from nr_agent.store.schema import EpisodeRow, FailureEventRow, InterventionRow, StepRow
+from nr_agent.store.schema import EpisodeRow, FailureEventRow, InterventionRow, RunRow, StepRow
 
 Kind = Literal["begin", "step", "event", "intervention", "discard", "finish"]
 
 EPISODES: Table = EpisodeRow.__table__  # type: ignore[assignment] # declared as the wider FromClause
 STEPS: Table = StepRow.__table__  # type: ignore[assignment]
 EVENTS: Table = FailureEventRow.__table__  # type: ignore[assignment]
+RUNS: Table = RunRow.__table__  # type: ignore[assignment]
 INTERVENTIONS: Table = InterventionRow.__table__  # type: ignore[assignment]
 
 ENDED = ("completed", "failed", "interrupted", "abandoned")
@@ -69,8 +70,7 @@ def apply(connection: Connection, operation: Operation) -> None:
     """
     values, key = operation.values, {"episode_id": operation.episode_id}
     if operation.kind == "begin":
-        head = {**episode_row(values), "owner": values["owner"], "heartbeat_at": _moment(values["heartbeat_at"])}
-        _upsert(connection, EPISODES, head, keep=("created_at",))
+        _begin(connection, values)
     elif operation.kind == "step":
         _upsert(connection, STEPS, key | values)
     elif operation.kind == "event":
@@ -124,6 +124,18 @@ def overlay(episode: Episode | None, operation: Operation) -> Episode | None:
         usage = values["usage"] or measure_usage(episode.steps).model_dump()
         change = {**values, "usage": type(episode.usage)(**usage), "ended_at": _moment(values["ended_at"])}
     return episode.model_copy(update=change)
+
+
+def _begin(connection: Connection, values: dict[str, Any]) -> None:
+    head = {**episode_row(values), "owner": values["owner"], "heartbeat_at": _moment(values["heartbeat_at"])}
+    # Records that were set aside by an older version know neither.
+    run = values.get("run")
+    if run is not None:
+        _upsert(connection, RUNS, {**run, "started_at": _moment(run["started_at"])})
+        head["run_id"] = run["id"]
+    if values.get("kept") is not None:
+        head |= {"kept": values["kept"], "problem_hash": values["problem_hash"]}
+    _upsert(connection, EPISODES, head, keep=("created_at", "run_id"))
 
 
 def _finish(connection: Connection, operation: Operation) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from nr_agent.store.columns import Logprobs, SafeJSON, SafeText, TokenIds, UtcTime, WholeNumber
 
-REVISIONS = ("0001_first",)
+REVISIONS = ("0001_first", "0002_runs")
 """Every schema there has been, oldest first: the migrations in `migrations/versions`."""
 
 HEAD = REVISIONS[-1]
@@ -35,7 +35,11 @@ class Base(DeclarativeBase):
 
 
 class EpisodeRow(Base):
-    """An episode's head: the problem, how it was thought through, what came of it."""
+    """An episode's head: the problem, how it was thought through, what came of it.
+
+    `run_id` is no foreign key: an episode may outlive what is said about its run. `kept` says what was left out on
+    the way in: `redacted`, or `no_text`; nothing where all is there.
+    """
 
     __tablename__ = "episodes"
     __table_args__ = (
@@ -44,6 +48,7 @@ class EpisodeRow(Base):
         Index(None, "domain", "correct"),
         Index(None, "task", "correct"),
         Index(None, "problem_hash"),
+        Index(None, "run_id"),
     )
 
     id: Mapped[str] = mapped_column(SafeText, primary_key=True)
@@ -75,6 +80,8 @@ class EpisodeRow(Base):
     ended_at: Mapped[datetime | None] = mapped_column(UtcTime)
     heartbeat_at: Mapped[datetime | None] = mapped_column(UtcTime)
     owner: Mapped[str | None] = mapped_column(SafeText)
+    run_id: Mapped[str | None] = mapped_column(SafeText)
+    kept: Mapped[str | None] = mapped_column(Text)
 
 
 class StepRow(Base):
@@ -138,6 +145,34 @@ class InterventionRow(Base):
     branches: Mapped[list[Any]] = mapped_column(SafeJSON)
     kept: Mapped[str | None] = mapped_column(SafeText)
     outcome: Mapped[str] = mapped_column(SafeText)
+
+
+class RunRow(Base):
+    """A run: a store that was opened to write episodes, by which versions and with which settings."""
+
+    __tablename__ = "runs"
+    __table_args__ = (Index(None, "started_at"),)
+
+    id: Mapped[str] = mapped_column(SafeText, primary_key=True)
+    name: Mapped[str | None] = mapped_column(SafeText)
+    config: Mapped[dict[str, Any]] = mapped_column(SafeJSON)
+    versions: Mapped[dict[str, Any]] = mapped_column(SafeJSON)
+    started_at: Mapped[datetime] = mapped_column(UtcTime)
+
+
+class AnnotationRow(Base):
+    """What a person or a program says about an episode afterwards. Rows are added and never changed."""
+
+    __tablename__ = "annotations"
+    __table_args__ = (Index(None, "episode_id", "created_at"), Index(None, "label"))
+
+    id: Mapped[str] = mapped_column(SafeText, primary_key=True)
+    episode_id: Mapped[str] = mapped_column(SafeText, ForeignKey("episodes.id", ondelete="CASCADE"))
+    step: Mapped[int | None] = mapped_column(Integer)
+    label: Mapped[str | None] = mapped_column(SafeText)
+    note: Mapped[str] = mapped_column(SafeText)
+    author: Mapped[str] = mapped_column(SafeText)
+    created_at: Mapped[datetime] = mapped_column(UtcTime)
 
 
 class SchemaInfoRow(Base):

@@ -6,7 +6,7 @@ import itertools
 import sys
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -20,13 +20,16 @@ from nr_agent.errors import NotFoundError, StoreError
 from nr_agent.events import FailureEvent
 from nr_agent.settings import load_settings
 from nr_agent.store import operations
+from nr_agent.store.annotations import this_run
 from nr_agent.store.cleaning import clean_json, clean_text
 from nr_agent.store.database import Database, is_transient
 from nr_agent.store.filters import EpisodeFilter, EpisodeSummary, select_summaries, summary_of
+from nr_agent.store.notes import Notes
 from nr_agent.store.operations import ENDED, EPISODES, Kind, Operation
 from nr_agent.store.owner import is_alive, this_process
+from nr_agent.store.privacy import Privacy, Redactor
 from nr_agent.store.reading import load_episode, not_found, reading, resolve
-from nr_agent.store.records import payload
+from nr_agent.store.records import hash_problem, payload
 from nr_agent.store.spool import spool_of
 from nr_agent.store.upgrades import prepare
 from nr_agent.store.writer import OnError, Writer
@@ -36,7 +39,7 @@ _LOST = timedelta(minutes=15)  # without a sign of life from a process that cann
 _HEARTBEAT = 60.0
 
 
-class EpisodeStore:
+class EpisodeStore(Notes):
     """Keeps episodes in SQLite or PostgreSQL. All methods may be called from any thread.
 
     Everything is idempotent: what is written twice is there once. `begin` and `finish` return after the commit;
@@ -51,6 +54,10 @@ class EpisodeStore:
         create: make the database if there is none.
         busy_timeout: seconds to wait for another process that writes.
         capacity: records that may wait to be written; `add` waits for room.
+        redact: gives a text back without what must not be kept; it sees every text before anything is queued.
+        keep_text: False keeps no text and no token ids, only numbers, kinds and hashes; by default the setting.
+        run: name of the run that the episodes begun here belong to.
+        config: whatever is to be noted about that run.
 
     Raises:
         StoreError: the store cannot be opened for writing.
@@ -73,9 +80,25 @@ class EpisodeStore:
         create: bool = True,
         busy_timeout: float = 30.0,
         capacity: int = 2000,
+        redact: Redactor | None = None,
+        keep_text: bool | None = None,
+        run: str | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
-        self._options = {"on_error": on_error, "busy_timeout": busy_timeout, "capacity": capacity}
-        self._location = load_settings().store_url if url is None else url
+        self._options = {
+            "on_error": on_error,
+            "busy_timeout": busy_timeout,
+            "capacity": capacity,
+            "redact": redact,
+            "keep_text": keep_text,
+            "run": run,
+            "config": config,
+        }
+        settings = load_settings()
+        self._privacy = Privacy(redact, keep_text=settings.keep_text if keep_text is None else keep_text)
+        self._run = this_run(run, config)
+        self._whole: dict[str, list[Operation]] = {}
+        self._location = settings.store_url if url is None else url
         self._database = Database(self._location, busy_timeout=busy_timeout)
         spool = spool_of(self._database)
         self._database.make_place(create=create)
@@ -121,9 +144,10 @@ class EpisodeStore:
                 "interventions": [],
             }
         )
-        values = payload(head) | {"owner": this_process(), "heartbeat_at": now.isoformat()}
         parts = [*episode.steps, *episode.events, *episode.interventions]
-        batch = [self._operation("begin", episode.id, values), *(self._addition(episode.id, part) for part in parts)]
+        batch = [self._begin(head, now), *(self._addition(episode.id, part) for part in parts)]
+        if episode.status in ENDED:
+            self._whole.pop(episode.id, None)
         self._known.add(episode.id)
         self._writer.put(batch, wait=True)
 
@@ -145,7 +169,9 @@ class EpisodeStore:
         """
         self._check_known(episode_id)
         if indices := sorted({int(step) for step in steps}):
-            self._writer.put([self._operation("discard", episode_id, {"steps": indices})])
+            operation = self._operation("discard", episode_id, {"steps": indices})
+            self._remember(operation)
+            self._writer.put([operation])
 
     def finish(
         self,
@@ -177,13 +203,17 @@ class EpisodeStore:
         values = {
             "status": status,
             "stop_reason": stop_reason,
-            "answer": answer,
+            "answer": self._privacy.optional(answer),
             "correct": correct,
             "usage": None if usage is None else payload(usage),
-            "error": error,
+            "error": self._privacy.optional(error),
             "ended_at": datetime.now(UTC).isoformat() if status in ENDED else None,
         }
-        self._writer.put([self._operation("finish", episode_id, clean_json(values))], wait=True)
+        operation = self._operation("finish", episode_id, clean_json(values))
+        self._remember(operation)
+        if status in ENDED:
+            self._whole.pop(episode_id, None)
+        self._writer.put([operation], wait=True)
         self._known.discard(episode_id)
 
     def get(self, episode_id: str) -> Episode:
@@ -200,7 +230,9 @@ class EpisodeStore:
         with reading(self._database) as connection:
             exact = resolve(connection, episode_id, self._writer.episodes_aside)
             episode = load_episode(connection, exact)
-        for operation in self._writer.aside(exact):
+        # Whoever thinks it needs all of it until it has ended, whatever is kept of it in the end.
+        whole = self._whole.get(exact)
+        for operation in self._writer.aside(exact) if whole is None else list(whole):
             episode = operations.overlay(episode, operation)
         if episode is None:
             raise not_found(episode_id)
@@ -293,7 +325,23 @@ class EpisodeStore:
             kind = "step"
         elif isinstance(record, FailureEvent):
             kind = "event"
-        return self._operation(kind, episode_id, payload(record))
+        if not self._privacy.keeps_everything:
+            self._remember(self._operation(kind, episode_id, payload(record)))
+        return self._operation(kind, episode_id, payload(self._privacy.record(record)))
+
+    def _begin(self, head: Episode, now: datetime) -> Operation:
+        beside = {"owner": this_process(), "heartbeat_at": now.isoformat(), "run": payload(self._run)}
+        del beside["run"]["episodes"]
+        if self._privacy.keeps_everything:
+            return self._operation("begin", head.id, payload(head) | beside)
+        self._whole.setdefault(head.id, []).append(self._operation("begin", head.id, payload(head) | beside))
+        beside |= {"kept": self._privacy.kept, "problem_hash": hash_problem(head.problem.text)}
+        return self._operation("begin", head.id, payload(self._privacy.head(head)) | beside)
+
+    def _remember(self, operation: Operation) -> None:
+        """What is not kept is remembered until its episode has ended."""
+        if operation.episode_id in self._whole:
+            self._whole[operation.episode_id].append(operation)
 
     def _check_known(self, episode_id: str) -> None:
         """An unknown episode is the caller's mistake, and is told to the caller rather than to the writer."""

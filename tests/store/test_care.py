@@ -92,7 +92,7 @@ def test_status_of_no_store_makes_none(tmp_path):
     assert not list(tmp_path.glob("e.db*"))
 
 
-@pytest.mark.parametrize(("revision", "standing"), [("9999_later", "newer"), ("0001_first", "current")])
+@pytest.mark.parametrize(("revision", "standing"), [("9999_later", "newer"), (HEAD, "current")])
 def test_status_tells_a_newer_schema_without_opening_it(lasting, revision, standing, nr):
     fill(lasting)
     execute(lasting, f"UPDATE nr_agent_version SET version_num = '{revision}'")  # noqa: S608 - of this test

@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from nr_agent.episode import Episode
 from nr_agent.export.masks import IGNORED, Mask
-from nr_agent.export.rows import Codec, Row, kept_spans, lineage_of, spell
+from nr_agent.export.rows import Codec, Row, check_ids, kept_spans, lineage_of, spell
 
 
 class PretokenizedRow(TypedDict):
@@ -21,6 +21,7 @@ def build(episode: Episode, mask: Mask, codec: Codec | None) -> list[Row]:
     """All tokens, in one row."""
     kept = kept_spans(episode, mask, codec)
     ids = [token for span in kept for token in span.ids]
+    check_ids(ids)
     labels = [token if span.treatment == "train" else IGNORED for span in kept for token in span.ids]
     fields: PretokenizedRow = {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
     lineage = lineage_of(episode, dict(fields)) | {"nr_text": "".join(spell(episode, kept, codec))}
