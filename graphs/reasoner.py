@@ -31,7 +31,7 @@ from nr_agent.graphs.recording import Record
 from nr_agent.graphs.state import Fork, ReasonerInput, ReasonerOutput, ReasonerState
 from nr_agent.graphs.stopping import Stop
 from nr_agent.graphs.thinking import Generating, Think, arun, run
-from nr_agent.policies import Policies, Policy, Remedies, Rule, choose_mode, load_policies
+from nr_agent.policies import Policies, Remedies, Rules, choose_mode, load_policies
 
 if TYPE_CHECKING:
     from nr_agent.store import EpisodeStore
@@ -44,7 +44,7 @@ Reasoner: TypeAlias = CompiledStateGraph[ReasonerState, ReasonerContext, Reasone
 _PARTS: WeakKeyDictionary[Any, Parts] = WeakKeyDictionary()
 """What the graphs that are in use were made of."""
 
-AnyPolicies: TypeAlias = str | Path | Policies | Mapping[str, Policy | Rule]
+AnyPolicies: TypeAlias = str | Path | Policies | Mapping[str, Rules]
 
 
 def create_reasoner(

@@ -2,7 +2,7 @@
 
 from nr_agent.policies.ask_human import AskHumanPolicy
 from nr_agent.policies.branch import BranchPolicy
-from nr_agent.policies.composition import Decision, Policies, Rule
+from nr_agent.policies.composition import Decision, Policies, Rule, Rules
 from nr_agent.policies.early_stop import EarlyStopPolicy
 from nr_agent.policies.loading import load_policies, pack_names
 from nr_agent.policies.outcome import recheck_outcome
@@ -25,6 +25,7 @@ __all__ = [
     "Remedies",
     "Replay",
     "Rule",
+    "Rules",
     "RunTestsPolicy",
     "choose_mode",
     "load_policies",

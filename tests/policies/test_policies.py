@@ -125,5 +125,7 @@ def test_remedies_of_policies_carry_their_settings():
 
 @pytest.mark.parametrize("rule", [object(), "recheck", RecheckPolicy])
 def test_what_is_no_policy_is_refused_at_once(rule):
-    with pytest.raises(PolicyError, match="no policy"):
-        Policies({"intra_step": rule})
+    for given in (rule, [RecheckPolicy(), rule]):
+        with pytest.raises(PolicyError, match="no policy") as caught:
+            Policies({"intra_step": given})
+        assert repr(rule) in str(caught.value)
