@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nr_agent.cli._models import prepare
 from nr_agent.cli._output import failure_line, one_line, sanitise
 from nr_agent.errors import DetectorError
 
@@ -31,13 +32,13 @@ def explain(
 
     The stored tokens are read again with the model; nothing is sampled.
     """
-    from nr_agent.models.registry import DETECTOR_FOLDER, find_model  # noqa: PLC0415 - keeps --help quick
+    from nr_agent.models.registry import DETECTOR_FOLDER  # noqa: PLC0415 - keeps --help quick
     from nr_agent.store import EpisodeStore  # noqa: PLC0415 - imports SQLAlchemy
 
     with EpisodeStore(store, create=False) as opened:
         episode = opened.get(episode_id)
     name = model or episode.model
-    folder = find_model(name)
+    folder = prepare(name)
     if not ((detector or folder / DETECTOR_FOLDER) / "detector.json").is_file():
         raise DetectorError(
             f"there is no detector in {detector or folder / DETECTOR_FOLDER}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +19,13 @@ def fit(
     alpha: Annotated[
         float, typer.Option(min=0.001, max=0.5, help="Share of good traces that may be disturbed.")
     ] = 0.05,
+    ranking: Annotated[
+        str, typer.Option(help="How channels are ranked: mean_difference or logit_attribution.")
+    ] = "mean_difference",
+    layers: Annotated[str, typer.Option(help="Which layers they are taken from: all or middle.")] = "all",
+    published: Annotated[
+        bool, typer.Option("--published", help="As published: --ranking logit_attribution --layers middle.")
+    ] = False,
 ) -> None:
     """Fit a detector: sample, label, rank, train, calibrate, write its card.
 
@@ -26,7 +33,7 @@ def fit(
     """
     from nr_agent.detection.fit import FitSettings  # noqa: PLC0415 - imports torch
     from nr_agent.detection.fit import fit as fit_detector  # noqa: PLC0415 - imports torch
-    from nr_agent.errors import TaskError  # noqa: PLC0415 - kept beside the others
+    from nr_agent.errors import ConfigurationError, TaskError  # noqa: PLC0415 - kept beside the others
     from nr_agent.events import LEVELS  # noqa: PLC0415 - kept beside the others
     from nr_agent.models.registry import load_engine  # noqa: PLC0415 - imports torch
     from nr_agent.tasks import TRAINING_SEEDS, draw, family_names  # noqa: PLC0415 - imports reasoning-gym
@@ -36,10 +43,18 @@ def fit(
             f"seeds {seed} to {seed + n - 1} are not training seeds",
             hint=f"choose them between {TRAINING_SEEDS.start} and {TRAINING_SEEDS.stop - 1}",
         )
+    for name, value, known in (
+        ("--ranking", ranking, ("mean_difference", "logit_attribution")),
+        ("--layers", layers, ("all", "middle")),
+    ):
+        if value not in known:
+            raise ConfigurationError(f"{name} {value!r} is not known", hint=f"choose from: {', '.join(known)}")
     families = family_names(tasks)
     prepare(model)
     engine = load_engine(model)
     problems = [draw(family, number) for number in range(seed, seed + n) for family in families]
-    settings = FitSettings(alpha=dict.fromkeys(LEVELS, alpha))
+    promise: Any = dict.fromkeys(LEVELS, alpha)
+    chosen: Any = {"ranking": ranking, "layers": layers}
+    settings = FitSettings.published(alpha=promise) if published else FitSettings(alpha=promise, **chosen)
     fit_detector(engine, problems, out, settings, log=lambda line: typer.echo(line, err=True))
     typer.echo(str(out))

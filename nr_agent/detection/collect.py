@@ -11,9 +11,12 @@ from torch import Tensor
 from nr_agent.detection.traces import Traced, TracedStep
 from nr_agent.engine.protocol import Readings, Segment, SequenceRef
 from nr_agent.engine.sampler import confidence
+from nr_agent.neurons.attribution import AttributionTap
 from nr_agent.neurons.channels import Channel
 from nr_agent.neurons.sites import decoder_layers, find_sites
 from nr_agent.neurons.tap import ChannelPlan
+
+_MOST_VALUES = 200_000_000
 
 
 def all_channels(model: Any) -> list[Channel]:
@@ -44,7 +47,28 @@ def read_traces(
     """
     tap = ChannelPlan(channels).install(model)
     try:
-        yield from _passes(model, traces, tap.take, batch, progress)
+        yield from _passes(model, traces, tap.take, batch, progress, columns=len(channels))
+    finally:
+        tap.remove()
+
+
+@torch.inference_mode()
+def read_attributions(
+    model: Any, traces: Sequence[Traced], channels: Sequence[Channel], *, batch: int = 8
+) -> Iterator[tuple[int, Tensor]]:
+    """What each channel added to the logit of the next token, `[tokens, channels]`, as `read_traces` gives readings.
+
+    The last row is of no token and is zero.
+    """
+    tap = AttributionTap(model, channels)
+
+    def aim(ids: Tensor) -> None:
+        tap.aim(torch.cat([ids[:, 1:], ids[:, :1]], 1))
+
+    try:
+        for number, values in _passes(model, traces, tap.take, batch, None, columns=len(channels), before=aim):
+            values[-1] = 0
+            yield number, values
     finally:
         tap.remove()
 
@@ -71,20 +95,31 @@ def _passes(
     take: Callable[[int], Tensor],
     batch: int,
     progress: Callable[[int], None] | None,
+    *,
+    columns: int = 0,
+    before: Callable[[Tensor], None] = lambda _: None,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Forward passes over traces in order of length; what each leaves behind, trace by trace."""
+    """Forward passes over traces in order of length; what each leaves behind, trace by trace.
+
+    Where many columns are read the batches are smaller: what a pass leaves behind stays below a gigabyte.
+    """
     device = model.get_input_embeddings().weight.device
     order = sorted(range(len(traces)), key=lambda number: len(traces[number].ids))
-    for begin in range(0, len(order), batch):
-        numbers = order[begin : begin + batch]
+    begin = 0
+    while begin < len(order):
+        longest = len(traces[order[min(begin + batch, len(order)) - 1]].ids)
+        fitting = _MOST_VALUES // max(1, columns * longest)
+        numbers = order[begin : begin + max(1, min(batch, fitting))]
         longest = max(len(traces[number].ids) for number in numbers)
         ids = torch.tensor([[*traces[n].ids, *[0] * (longest - len(traces[n].ids))] for n in numbers], device=device)
+        before(ids)
         model(input_ids=ids, use_cache=False, logits_to_keep=1)
         values = take(ids.numel()).view(len(numbers), longest, -1).cpu()
         for row, number in enumerate(numbers):
             yield number, values[row, : len(traces[number].ids)].clone()
+        begin += len(numbers)
         if progress is not None:
-            progress(begin + len(numbers))
+            progress(begin)
 
 
 @torch.inference_mode()

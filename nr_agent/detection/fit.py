@@ -22,6 +22,7 @@ from nr_agent.detection.labels import StepLabels, base_rates, label_trace
 from nr_agent.detection.metrics import average_precision
 from nr_agent.detection.probes import read_surroundings
 from nr_agent.detection.quality import quiet_maxima
+from nr_agent.detection.rank import Choice, Layers, rank_channels
 from nr_agent.detection.speed import microseconds_per_token
 from nr_agent.detection.traces import Traced, TracedStep, sample_traces
 from nr_agent.detection.transfer import between_families, natural_and_injected
@@ -29,9 +30,8 @@ from nr_agent.engine.protocol import Sampling
 from nr_agent.episode import Problem
 from nr_agent.errors import DetectorError
 from nr_agent.events import LEVELS, Level
-from nr_agent.neurons.channels import Channel
-from nr_agent.neurons.mon import Group, MixtureOfNeurons
-from nr_agent.neurons.ranking import MeanDifference, choose, choose_random
+from nr_agent.neurons.mon import MixtureOfNeurons
+from nr_agent.neurons.ranking import Ranking
 from nr_agent.neurons.writes import push_table
 
 SPLITS = ("train", "held", "calibration", "test")
@@ -58,6 +58,8 @@ class FitSettings:
         max_tokens: where a trace that does not end is cut.
         alpha: share of good traces that may be disturbed, a level.
         seed: seed of sampling, splits and training.
+        ranking: how channels are ranked.
+        layers: which layers they are taken from.
     """
 
     channels: dict[Level, int] = field(default_factory=lambda: {"intra_step": 48, "inter_step": 16, "instance": 48})
@@ -70,6 +72,21 @@ class FitSettings:
         default_factory=lambda: {"intra_step": 0.05, "inter_step": 0.05, "instance": 0.05}
     )
     seed: int = 0
+    ranking: Ranking = "mean_difference"
+    layers: Layers = "all"
+
+    @classmethod
+    def published(cls, **others: Any) -> FitSettings:
+        """The published choice, as far as it is known: the middle layer, by what channels add to the logits.
+
+        Heads for circling, neurons for the rest, as by default. After arXiv 2604.02972 (second-hand), whose own
+        attribution method is another one.
+        """
+        return cls(ranking="logit_attribution", layers="middle", **others)
+
+    def choice(self) -> Choice:
+        """What the ranking needs of this."""
+        return Choice(self.channels, self.kinds, self.ranking, self.layers, self.seed)
 
 
 def fit(
@@ -97,7 +114,7 @@ def fit(
     log("  ".join(f"{level}: {rate:.1%} of the steps" for level, rate in rates.items()))
     splits = [split_of(traced.problem.text, settings.seed) for traced in traces]
     log("ranking channels")
-    mon, control, mean, scale = _rank(engine.model, traces, labelled, splits, settings)
+    mon, control, mean, scale = rank_channels(engine.model, traces, labelled, splits, settings.choice())
     log("reading the chosen channels")
     data = _features(engine.model, traces, labelled, splits, mon, mean, scale)
     random_data = _features(engine.model, traces, labelled, splits, control, mean, scale)
@@ -191,47 +208,6 @@ def _traces(
 def _from_json(value: dict[str, Any]) -> Traced:
     steps = [TracedStep(**step) for step in value.pop("steps")]
     return Traced(**(value | {"problem": Problem(**value["problem"]), "steps": steps}))
-
-
-def _rank(
-    model: Any,
-    traces: Sequence[Traced],
-    labelled: Sequence[Sequence[StepLabels]],
-    splits: Sequence[str],
-    settings: FitSettings,
-) -> tuple[MixtureOfNeurons, MixtureOfNeurons, Tensor, Tensor]:
-    """The MoN, a random one of the same size, and every channel's usual mean and standard deviation."""
-    channels = all_channels(model)
-    rankings = {level: MeanDifference(len(channels)) for level in LEVELS}
-    count, total, squares = 0, torch.zeros(len(channels)).double(), torch.zeros(len(channels)).double()
-    chosen = [number for number, split in enumerate(splits) if split == "train"]
-    for place, values in read_traces(model, [traces[number] for number in chosen], channels):
-        traced, labels = traces[chosen[place]], labelled[chosen[place]]
-        if not traced.steps:
-            continue
-        thought = values[traced.steps[0].start - 1 : traced.steps[-1].end - 1].double()
-        count += len(thought)
-        total += thought.sum(0)
-        squares += thought.square().sum(0)
-        means = torch.stack([values[step.start - 1 : step.end - 1].mean(0) for step in traced.steps])
-        for level in LEVELS:
-            known = [i for i, label in enumerate(labels) if label.of(level) is not None]
-            if known:
-                rankings[level].add(means[known], torch.tensor([bool(labels[i].of(level)) for i in known]))
-    mean = (total / count).float()
-    scale = (squares / count - (total / count).square()).clamp(min=0).sqrt().float().clamp(min=1e-6)
-
-    def group(level: Level, members: Sequence[tuple[Channel, float]], how: Any) -> Group:
-        names, scores = [str(channel) for channel, _ in members], [round(score, 4) for _, score in members]
-        return Group(level=level, ranking=how, channels=names, scores=scores)
-
-    ranked, blind = [], []
-    for level in LEVELS:
-        allowed = [settings.kinds[level] in (channel.kind, "any") for channel in channels]
-        top = settings.channels[level]
-        ranked.append(group(level, choose(rankings[level], channels, allowed, top), "mean_difference"))
-        blind.append(group(level, choose_random(channels, allowed, top, settings.seed), "random"))
-    return MixtureOfNeurons(groups=ranked), MixtureOfNeurons(groups=blind), mean, scale
 
 
 def _features(

@@ -23,7 +23,7 @@ class Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     level: Level
-    ranking: Literal["mean_difference", "random"]
+    ranking: Literal["mean_difference", "logit_attribution", "random"]
     channels: list[str]
     scores: list[float]
 

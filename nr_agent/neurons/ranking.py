@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from nr_agent.neurons.channels import Channel
+
+Ranking = Literal["mean_difference", "logit_attribution"]
+"""How channels are ranked: by their readings, or by what they added to the logits of the tokens that were written
+(direct logit attribution). Both by the difference between failing and sound steps."""
 
 
 class MeanDifference:
@@ -18,14 +23,17 @@ class MeanDifference:
     (arXiv 2601.19847) channels whose mean changes its sign between the classes come first: of the others, only
     the level changes.
 
+    Means and squared deviations of both classes are merged as steps come (Chan et al. 1983): no activations are
+    kept, and a large common level takes no digits from the variance.
+
     Args:
         channels: number of channels.
     """
 
     def __init__(self, channels: int) -> None:
         self._count = torch.zeros(2, 1, dtype=torch.float64)
-        self._sum = torch.zeros(2, channels, dtype=torch.float64)
-        self._squares = torch.zeros(2, channels, dtype=torch.float64)
+        self._mean = torch.zeros(2, channels, dtype=torch.float64)
+        self._deviations = torch.zeros(2, channels, dtype=torch.float64)
 
     def add(self, means: Tensor, failing: Tensor) -> None:
         """Take in steps.
@@ -36,36 +44,48 @@ class MeanDifference:
         """
         for label in (0, 1):
             chosen = means[failing == bool(label)].double()
-            self._count[label] += len(chosen)
-            self._sum[label] += chosen.sum(0)
-            self._squares[label] += chosen.square().sum(0)
+            if not len(chosen):
+                continue
+            before, new = self._count[label].clone(), len(chosen)
+            mean = chosen.mean(0)
+            off = mean - self._mean[label]
+            self._count[label] += new
+            self._mean[label] += off * new / self._count[label]
+            spread = (chosen - mean).square().sum(0)
+            self._deviations[label] += spread + off.square() * before * new / self._count[label]
 
     def scores(self) -> Tensor:
         """`[channels]` float32: the standardised difference; 0 while a class is empty."""
         if (self._count < 2).any():
-            return torch.zeros(self._sum.shape[1])
-        mean = self._sum / self._count
-        variance = (self._squares / self._count - mean.square()).clamp(min=0)
-        pooled = variance.mean(0).sqrt().clamp(min=1e-9)
-        return ((mean[1] - mean[0]) / pooled).float()
+            return torch.zeros(self._mean.shape[1])
+        pooled = (self._deviations / self._count).mean(0).sqrt().clamp(min=1e-9)
+        return ((self._mean[1] - self._mean[0]) / pooled).float()
 
     def sign_flips(self) -> Tensor:
         """`[channels]` bool: whether the mean changes its sign between the classes."""
-        mean = self._sum / self._count.clamp(min=1)
-        return mean[0] * mean[1] < 0
+        return self._mean[0] * self._mean[1] < 0
 
 
 def choose(
-    ranking: MeanDifference, channels: Sequence[Channel], allowed: Sequence[bool], top: int
+    ranking: MeanDifference,
+    channels: Sequence[Channel],
+    allowed: Sequence[bool],
+    top: int,
+    *,
+    readings: MeanDifference | None = None,
 ) -> list[tuple[Channel, float]]:
     """The `top` channels by size of the difference; sign flips count half as much again.
+
+    Their scores are signed as their readings differ, where another ranking than that of the readings chose them: a
+    channel's sign says which way it moves.
 
     The bonus keeps the published preference without emptying the choice on small models, where few signs flip.
     """
     scores, flips = ranking.scores(), ranking.sign_flips()
     weight = scores.abs() * (1 + 0.5 * flips)
     order = [i for i in weight.argsort(descending=True).tolist() if allowed[i]]
-    return [(channels[i], float(scores[i])) for i in order[:top]]
+    signed = scores if readings is None else scores.abs() * readings.scores().sign()
+    return [(channels[i], float(signed[i])) for i in order[:top]]
 
 
 def choose_random(

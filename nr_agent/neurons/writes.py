@@ -27,7 +27,7 @@ def push_table(model: Any, channels: Sequence[Channel]) -> Tensor:
         `[channels, vocabulary]` float32.
     """
     unembedding = stored(model.get_output_embeddings()).float()
-    scaled = unembedding * _final_scale(model, unembedding.shape[1]).to(unembedding.device)
+    scaled = unembedding * final_scale(model, unembedding.shape[1]).to(unembedding.device)
     places = {(site.kind, site.layer): site for site in find_sites(model)}
     table = torch.zeros(len(channels), unembedding.shape[0], device=unembedding.device)
     for row, channel in enumerate(channels):
@@ -45,7 +45,7 @@ def push_toward(model: Any, channels: Sequence[Channel], token: int) -> Tensor:
         `[channels]` float32.
     """
     unembedding = stored(model.get_output_embeddings()).float()
-    aim = (unembedding[token] - unembedding.mean(0)) * _final_scale(model, unembedding.shape[1]).to(unembedding.device)
+    aim = (unembedding[token] - unembedding.mean(0)) * final_scale(model, unembedding.shape[1]).to(unembedding.device)
     sites = {site.layer: aim @ site.weight().float() for site in find_sites(model) if site.kind == "ffn"}
     return torch.stack([sites[channel.layer][channel.index] for channel in channels]).cpu()
 
@@ -63,7 +63,7 @@ def head_pushes(model: Any, places: Sequence[tuple[Channel, int]], ids: Sequence
         `[places, vocabulary]` float32, before the final norm's division.
     """
     unembedding = stored(model.get_output_embeddings()).float()
-    scaled = unembedding * _final_scale(model, unembedding.shape[1]).to(unembedding.device)
+    scaled = unembedding * final_scale(model, unembedding.shape[1]).to(unembedding.device)
     sites = {site.layer: site for site in find_sites(model) if site.kind == "head"}
     inputs: dict[int, Tensor] = {}
     handles = [
@@ -80,8 +80,9 @@ def head_pushes(model: Any, places: Sequence[tuple[Channel, int]], ids: Sequence
     for row, (channel, position) in enumerate(places):
         site = sites[channel.layer]
         columns = slice(channel.index * site.width, (channel.index + 1) * site.width)
-        written = site.weight()[:, columns].float() @ inputs[channel.layer][position, columns].float()
-        table[row] = (scaled @ written).cpu()
+        given = inputs[channel.layer][position, columns].float()
+        written = site.weight()[:, columns].float().to(given.device) @ given
+        table[row] = (scaled @ written.to(scaled.device)).cpu()
     return table
 
 
@@ -99,7 +100,7 @@ def strongest(push: Tensor, decode: Callable[[Sequence[int]], str], *, shown: in
     ]
 
 
-def _final_scale(model: Any, width: int) -> Tensor:
+def final_scale(model: Any, width: int) -> Tensor:
     """The weight of the last norm of the decoder, ones where it has none."""
     last: Tensor | None = None
     for module in model.base_model.children():

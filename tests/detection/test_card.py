@@ -219,3 +219,14 @@ def test_the_card_is_written_for_people_too(fitted):
         assert words in page
     assert "nan" not in page
     ET.fromstring((fitted[0] / "reliability.svg").read_text())  # noqa: S314 - our own
+
+
+def test_an_unknown_ranking_or_layer_is_refused_before_anything_is_loaded(tmp_path):
+    from typer.testing import CliRunner
+
+    from nr_agent.cli.main import app
+
+    for option, value in (("--ranking", "depass"), ("--layers", "7")):
+        failed = CliRunner().invoke(app, ["fit", "--out", str(tmp_path), option, value])
+        assert type(failed.exception).__name__ == "ConfigurationError"
+        assert value in str(failed.exception)
