@@ -183,7 +183,7 @@ def _traces(
         with path.open() as file:
             if json.loads(next(file)) == {"key": key}:
                 log("using the traces that are there")
-                return [_from_json(json.loads(line)) for line in file]
+                return [from_json(json.loads(line)) for line in file]
     log(f"sampling {len(problems)} traces")
 
     def report(done: int) -> None:
@@ -205,7 +205,22 @@ def _traces(
     return traces
 
 
-def _from_json(value: dict[str, Any]) -> Traced:
+def load_traces(path: Path) -> list[Traced]:
+    """The traces that an earlier fit left in `traces.jsonl`.
+
+    Raises:
+        DetectorError: the file is not there, or holds no traces.
+    """
+    try:
+        with path.open() as file:
+            next(file)  # the key of the fit
+            return [from_json(json.loads(line)) for line in file]
+    except (OSError, StopIteration, json.JSONDecodeError, TypeError, KeyError) as error:
+        raise DetectorError(f"{path} holds no traces: {error}", hint="give the folder of a fit") from error
+
+
+def from_json(value: dict[str, Any]) -> Traced:
+    """A trace from the values of its line."""
     steps = [TracedStep(**step) for step in value.pop("steps")]
     return Traced(**(value | {"problem": Problem(**value["problem"]), "steps": steps}))
 
