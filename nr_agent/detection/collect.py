@@ -11,6 +11,7 @@ from torch import Tensor
 from nr_agent.detection.traces import Traced, TracedStep
 from nr_agent.engine.protocol import Readings, Segment, SequenceRef
 from nr_agent.engine.sampler import confidence
+from nr_agent.engine.weights import input_device
 from nr_agent.neurons.attribution import AttributionTap
 from nr_agent.neurons.channels import Channel
 from nr_agent.neurons.sites import decoder_layers, find_sites
@@ -21,7 +22,7 @@ _MOST_VALUES = 200_000_000
 
 def all_channels(model: Any) -> list[Channel]:
     """Every channel of a model."""
-    return [Channel(site.kind, site.layer, index) for site in find_sites(model) for index in range(site.channels)]
+    return [channel for site in find_sites(model) for channel in site.all()]
 
 
 @torch.inference_mode()
@@ -103,7 +104,7 @@ def _passes(
 
     Where many columns are read the batches are smaller: what a pass leaves behind stays below a gigabyte.
     """
-    device = model.get_input_embeddings().weight.device
+    device = input_device(model)
     order = sorted(range(len(traces)), key=lambda number: len(traces[number].ids))
     begin = 0
     while begin < len(order):
@@ -130,7 +131,7 @@ def read_confidence(model: Any, ids: Sequence[int], channels: Sequence[Channel])
         Readings `[tokens, channels]`, and of each token the log-probability, and the entropy of the distribution
         that it was drawn from (NaN for the first); float32 on the CPU.
     """
-    given = torch.tensor([list(ids)], device=model.get_input_embeddings().weight.device)
+    given = torch.tensor([list(ids)], device=input_device(model))
     tap = ChannelPlan(channels).install(model)
     try:
         logits = model(input_ids=given, use_cache=False).logits[0, :-1].float()

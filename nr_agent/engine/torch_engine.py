@@ -27,7 +27,8 @@ from nr_agent.engine.protocol import (
 from nr_agent.engine.scheduler import Scheduler
 from nr_agent.engine.sequences import Sequences, SequenceState
 from nr_agent.engine.text import TokenizerCodec
-from nr_agent.errors import Cancelled, ContextLengthError, EngineError, UnknownSequenceError
+from nr_agent.engine.weights import ranks_of
+from nr_agent.errors import Cancelled, ConfigurationError, ContextLengthError, EngineError, UnknownSequenceError
 from nr_agent.ids import new_id
 
 
@@ -64,6 +65,10 @@ class TorchEngine:
         fingerprint: identifies the weights (see `nr_agent.models.fingerprint`).
         context: longest sequence; the model's own limit by default.
         limits: how much the engine may hold.
+
+    Raises:
+        ModelError: the architecture cannot be run.
+        ConfigurationError: limits that it cannot be run within.
     """
 
     def __init__(
@@ -77,6 +82,11 @@ class TorchEngine:
         limits: Limits | None = None,
     ) -> None:
         limits = limits or Limits()
+        if limits.batch > 1 and (ranks := ranks_of(model)) > 1:
+            raise ConfigurationError(
+                f"{name} is spread over {ranks} processes, and each of them would make its own batches",
+                hint="take Limits(batch=1), and ask for the same steps in the same order in all processes",
+            )
         self.name = name
         self.fingerprint = fingerprint
         self.model = model.eval()

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from nr_agent.engine.protocol import TapLayout
 from nr_agent.engine.weights import stored
-from nr_agent.neurons.channels import Channel
-from nr_agent.neurons.sites import Site, find_sites
+from nr_agent.neurons.channels import Channel, Place
+from nr_agent.neurons.experts import ExpertSite
+from nr_agent.neurons.site import Site
+from nr_agent.neurons.sites import find_sites
 from nr_agent.neurons.writes import final_scale
 
 
@@ -34,13 +36,13 @@ class AttributionTap:
         self._gamma = final_scale(model, self._unembedding.shape[1]).to(self._unembedding.device)
         self._buffer = torch.zeros(0, len(channels))
         self._aims = torch.zeros(0, 0)
-        places: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
+        places: dict[Place, list[tuple[int, Channel]]] = defaultdict(list)
         for column, channel in enumerate(channels):
-            places[channel.kind, channel.layer].append((column, channel.index))
+            places[channel.place].append((column, channel))
         self._handles = [
-            site.module.register_forward_pre_hook(self._hook(site, places[site.kind, site.layer]))
+            site.module.register_forward_pre_hook(self._hook(site, places[site.place]), with_kwargs=True)
             for site in find_sites(model)
-            if (site.kind, site.layer) in places
+            if site.place in places
         ]
 
     @torch.inference_mode()
@@ -59,17 +61,33 @@ class AttributionTap:
             handle.remove()
         self._handles.clear()
 
-    def _hook(self, site: Site, members: Sequence[tuple[int, int]]) -> Any:
+    def _hook(self, site: Site, members: Sequence[tuple[int, Channel]]) -> Any:
         columns = torch.tensor([column for column, _ in members])
-        index = torch.tensor([index for _, index in members])
+        if isinstance(site, ExpertSite):
+            return self._experts_hook(site, columns, [channel for _, channel in members])
+        index = torch.tensor([channel.index for _, channel in members])
 
         @torch.inference_mode()
-        def gather(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        def gather(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
             flat = inputs[0].reshape(-1, inputs[0].shape[-1]).float()
             weight = site.weight().to(flat.device).float()
             pushed = flat * (self._aims.to(flat.device) @ weight)
             if site.width > 1:
                 pushed = pushed.view(len(flat), site.channels, site.width).sum(-1)
             self._buffer[:, columns] = pushed.index_select(1, index.to(flat.device)).cpu()
+
+        return gather
+
+    def _experts_hook(self, site: ExpertSite, columns: Tensor, channels: Sequence[Channel]) -> Any:
+        reader = site.reader(channels)
+        index = torch.tensor([site.column(channel) for channel in channels])
+
+        @torch.inference_mode()
+        def gather(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+            given = (*inputs, *named.values())
+            device = given[0].device
+            aimed = self._aims.to(device) @ site.weight().to(device).float()[:, index.to(device)]
+            # What an expert writes counts as much as the router says.
+            self._buffer[:, columns] = (reader(given) * site.weights_of(given, channels) * aimed).cpu()
 
         return gather

@@ -6,40 +6,16 @@ models). A head is its slice of the output projection's input.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from nr_agent.engine.weights import input_device, stored
+from nr_agent.engine.weights import input_device
 from nr_agent.errors import ChannelError
-from nr_agent.neurons.channels import ChannelKind
-
-
-@dataclass(frozen=True)
-class Site:
-    """A projection whose input holds channels.
-
-    Attributes:
-        kind: what its channels are.
-        layer: decoder layer.
-        module: the projection.
-        channels: how many channels its input holds.
-        width: how many columns belong to a channel: 1 for a neuron, the head's size for a head.
-    """
-
-    kind: ChannelKind
-    layer: int
-    module: nn.Module
-    channels: int
-    width: int
-
-    def weight(self) -> Tensor:
-        """The projection as `[out, in]`."""
-        weight = stored(self.module)
-        return weight.T if isinstance(self.module, Conv1D) else weight
+from nr_agent.neurons.experts import find_experts
+from nr_agent.neurons.site import Site
 
 
 def find_sites(model: Any) -> list[Site]:
@@ -47,11 +23,11 @@ def find_sites(model: Any) -> list[Site]:
 
     The layer's linear modules are called once, in order. The FFN's down projection is the one that maps another
     width back to the hidden one; the attention's output projection is the last one, before or after the FFN,
-    that maps all heads to the hidden width. A layer whose FFN is a mixture of experts has its heads only: its experts
-    are stacked parameters, which no projection is called for.
+    that maps all heads to the hidden width. A mixture of experts is found by its stacked matrices; of one whose form
+    is unknown only the heads are known.
 
     Raises:
-        ChannelError: a layer has no such projection, or several.
+        ChannelError: a layer has no such projection, or several; or experts that cannot be read.
     """
     config = model.config.get_text_config()
     hidden, heads = int(config.hidden_size), int(config.num_attention_heads)
@@ -69,6 +45,7 @@ def find_sites(model: Any) -> list[Site]:
                 hint="this architecture is not supported; run it without a detector",
             )
         sites += [Site("ffn", layer, module, _shape(module)[0], 1) for module in ffn]
+        sites += find_experts(layer, stack[layer])
         sites.append(Site("head", layer, attention[-1], heads, head_width))
     return sites
 

@@ -1,4 +1,4 @@
-"""The tap: hooks that gather chosen channels into one buffer, and the proof that they read what they say."""
+"""The tap: hooks that gather chosen channels, and the proof that they read what they say."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from nr_agent.engine.protocol import TapLayout
-from nr_agent.engine.weights import input_device
+from nr_agent.engine.weights import input_device, share_of
 from nr_agent.errors import ChannelError
-from nr_agent.neurons.channels import Channel
-from nr_agent.neurons.sites import Site, find_sites
+from nr_agent.neurons.channels import Channel, Place
+from nr_agent.neurons.experts import ExpertSite
+from nr_agent.neurons.site import Reader, Site
+from nr_agent.neurons.sites import find_sites
 
 
 class ChannelPlan:
@@ -36,14 +39,15 @@ class ChannelPlan:
 
 
 class NeuronTap:
-    """Hooks on the sites of a model; each writes its columns of one buffer, nothing leaves the device.
+    """Hooks on the sites of a model; each keeps what its channels are at a pass, nothing leaves the device.
 
-    A neuron reads as its value; a head as the Euclidean norm of its slice.
+    A neuron reads as its value; a head as the Euclidean norm of its slice. Where a model is spread over several
+    processes, each reads what it holds, and `take` puts it together: all of them must call it after a pass.
 
     Args:
         sites: of `find_sites`.
-        channels: to read; the order of the buffer's columns.
-        device: where the buffer is.
+        channels: to read; the order of the columns.
+        device: where the readings are put together.
 
     Raises:
         ChannelError: the model has no such channel.
@@ -51,24 +55,38 @@ class NeuronTap:
 
     def __init__(self, sites: Sequence[Site], channels: Sequence[Channel], device: torch.device) -> None:
         self.layout = TapLayout(tuple(str(channel) for channel in channels))
-        self._buffer = torch.zeros(0, len(channels), device=device)
-        self._handles = []
-        by_place = {(site.kind, site.layer): site for site in sites}
-        grouped: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
+        by_place = {site.place: site for site in sites}
+        grouped: dict[Place, list[int]] = defaultdict(list)
         for column, channel in enumerate(channels):
-            site = by_place.get((channel.kind, channel.layer))
-            if site is None or channel.index >= site.channels:
+            site = by_place.get(channel.place)
+            if site is None or not site.has(channel):
                 raise ChannelError(f"the model has no channel {channel}", hint="fit the detector for this model")
-            grouped[channel.kind, channel.layer].append((column, channel.index))
-        for place, members in grouped.items():
-            site = by_place[place]  # type: ignore[index]
-            columns = torch.tensor([column for column, _ in members], device=device)
-            index = torch.tensor([index for _, index in members], device=device)
-            self._handles.append(site.module.register_forward_pre_hook(self._hook(site, columns, index)))
+            grouped[channel.place].append(column)
+        read = [by_place[place] for place in grouped]
+        readers = [by_place[place].reader([channels[i] for i in columns]) for place, columns in grouped.items()]
+        shares = [None if isinstance(site, ExpertSite) else share_of(site.module) for site in read]
+        self._columns = torch.tensor([i for columns in grouped.values() for i in columns], device=device)
+        shared = [i for columns, share in zip(grouped.values(), shares, strict=True) if share for i in columns]
+        self._shared = torch.tensor(shared, device=device, dtype=torch.long)
+        self._group = next((share.group for share in shares if share is not None), None)
+        # Hooks replace what they kept, they write into no tensor that outlives a pass: so they can be compiled.
+        self._kept: list[Tensor] = [torch.zeros(0, len(columns), device=device) for columns in grouped.values()]
+        self._handles = [
+            site.module.register_forward_pre_hook(self._hook(number, reader), with_kwargs=True)
+            for number, (site, reader) in enumerate(zip(read, readers, strict=True))
+        ]
 
+    @torch.no_grad()
     def take(self, rows: int) -> Tensor:
-        """The readings of the last forward pass, `[rows, channels]` float32; a view, valid until the next pass."""
-        return self._buffer[:rows]
+        """The readings of the last forward pass, `[rows, channels]` float32."""
+        kept = [values.to(self._columns.device, non_blocking=True) for values in self._kept]
+        readings = torch.empty(rows, len(self._columns), device=self._columns.device)
+        readings[:, self._columns] = torch.cat([values[:rows] for values in kept], 1)
+        if self._group is not None:
+            gathered = readings[:, self._shared]  # here, what others hold is 0
+            dist.all_reduce(gathered, group=self._group)
+            readings[:, self._shared] = gathered
+        return readings
 
     def remove(self) -> None:
         """Take the hooks out of the model."""
@@ -76,67 +94,75 @@ class NeuronTap:
             handle.remove()
         self._handles.clear()
 
-    def _hook(self, site: Site, columns: Tensor, index: Tensor) -> Any:
-        # The buffer is made where the engine computes, in inference mode; it must take values from elsewhere too.
-        @torch.inference_mode()
-        def gather(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-            nonlocal index
-            flat = inputs[0].reshape(-1, inputs[0].shape[-1])
-            index = index.to(flat.device)  # layers can be on several devices; the buffer is on one
-            if self._buffer.shape[0] < flat.shape[0]:
-                self._buffer = self._buffer.new_zeros(flat.shape[0], self._buffer.shape[1])
-            if site.width == 1:
-                values = flat.index_select(1, index)
-            else:
-                values = flat.view(-1, site.channels, site.width).index_select(1, index).float().norm(dim=-1)
-            self._buffer[: flat.shape[0], columns] = values.float().to(self._buffer.device, non_blocking=True)
+    def _hook(self, number: int, reader: Reader) -> Any:
+        @torch.no_grad()
+        def keep(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+            self._kept[number] = reader((*inputs, *named.values()))
 
-        return gather
+        return keep
 
 
 @torch.no_grad()
 def self_check(model: Any, sites: Sequence[Site], *, tolerance: float = 2e-2) -> None:
     """Prove that a site's input is what its channels are.
 
-    A bump of an input column must move the output by the weight's column, and the logits with it. A replaced
-    kernel, a fused module or a dead layer fails this.
+    A bump of an input column must move the output by the weight's column, and the logits with it. Experts must put
+    out what all neurons of those that were asked make together. A replaced kernel, a fused module or a dead layer
+    fails this.
 
     Args:
         model: the model that the sites are of.
         sites: to check; one column each.
-        tolerance: largest allowed error, relative to the column's norm.
+        tolerance: largest allowed error, relative to the column's norm, or the output's.
 
     Raises:
         ChannelError: a site failed.
     """
     probe = torch.tensor([[1, 2, 3]], device=input_device(model)) % model.config.get_text_config().vocab_size
-    plain, outputs = _observe(model, probe, sites, None)
+    plain, outputs, given = _observe(model, probe, sites, None)
     for number, site in enumerate(sites):
         column = (7 * site.layer + 3) % (site.channels * site.width)
-        bumped, moved = _observe(model, probe, sites, (number, column))
-        weight = site.weight()[:, column].float().to(moved[number].device)
-        error = (moved[number] - outputs[number] - weight).norm(dim=-1).max()
-        changed = not torch.equal(plain, bumped) or not weight.any()
-        if not changed or float(error) > tolerance * max(1.0, float(weight.norm())):
+        bumped, moved, _ = _observe(model, probe, sites, (number, column))
+        changed = not torch.equal(plain, bumped) or not site.weight().any()
+        if isinstance(site, ExpertSite):
+            expected = site.expected(given[number])
+            off = float((outputs[number] - expected).norm(dim=-1).max() / expected.norm(dim=-1).max().clamp(min=1e-9))
+            told = "the experts put out something else than their neurons make"
+        else:
+            weight = site.weight()[:, column].float().to(moved[number].device)
+            off = float((moved[number] - outputs[number] - weight).norm(dim=-1).max() / weight.norm().clamp(min=1))
+            told = f"a bump of column {column} moved the output by something else than its weight"
+        if not changed or off > tolerance:
             raise ChannelError(
-                f"the {site.kind} channels of layer {site.layer} cannot be read: a bump of column {column} moved the "
-                f"output by something else than its weight (off by {float(error):.3g})",
+                f"the {site.kind} channels of layer {site.layer} cannot be read: {told} (off by {off:.3g})",
                 hint="load the model without fused kernels, or run it without a detector",
             )
 
 
 def _observe(
     model: Any, probe: Tensor, sites: Sequence[Site], bump: tuple[int, int] | None
-) -> tuple[Tensor, list[Tensor]]:
-    """Logits and the sites' outputs of a short pass, with 1 added to one input column of one site."""
+) -> tuple[Tensor, list[Tensor], list[tuple[Any, ...]]]:
+    """Logits of a short pass and the sites' outputs and inputs, with 1 added to one column of one site.
+
+    The column is of the input; where experts share a module, of its output.
+    """
     outputs: dict[int, Tensor] = {}
+    given: dict[int, tuple[Any, ...]] = {}
+
+    def look(number: int) -> Any:
+        def keep(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], out: Tensor) -> None:
+            given[number], outputs[number] = (*inputs, *named.values()), out.float()
+
+        return keep
+
     handles = []
     for number, site in enumerate(sites):
-        if bump is not None and bump[0] == number:
-            handles.append(site.module.register_forward_pre_hook(_bumper(bump[1])))
-        handles.append(
-            site.module.register_forward_hook(lambda _m, _i, out, number=number: outputs.update({number: out.float()}))
-        )
+        bumped = bump is not None and bump[0] == number
+        if bump is not None and bumped and not isinstance(site, ExpertSite):
+            handles.append(site.module.register_forward_pre_hook(_bumper(site, bump[1])))
+        handles.append(site.module.register_forward_hook(look(number), with_kwargs=True))
+        if bumped and isinstance(site, ExpertSite):
+            handles.append(site.module.register_forward_hook(lambda _m, _i, out: out + 1))
     try:
         logits = model(input_ids=probe, use_cache=False).logits.float()
     finally:
@@ -145,13 +171,19 @@ def _observe(
     missing = [site for number, site in enumerate(sites) if number not in outputs]
     if missing:
         raise ChannelError(f"the {missing[0].kind} projection of layer {missing[0].layer} is not called")
-    return logits, [outputs[number] for number in range(len(sites))]
+    return logits, [outputs[number] for number in range(len(sites))], [given[number] for number in range(len(sites))]
 
 
-def _bumper(column: int) -> Any:
+def _bumper(site: Site, column: int) -> Any:
+    share = share_of(site.module)
+
     def bump(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        changed = inputs[0].clone()
-        changed[..., column] += 1
+        changed, own = inputs[0].clone(), column
+        if share is not None and changed.shape[-1] != site.channels * site.width:
+            if not share.first <= column < share.last:
+                return inputs
+            own -= share.first
+        changed[..., own] += 1
         return (changed, *inputs[1:])
 
     return bump

@@ -28,11 +28,14 @@ def push_table(model: Any, channels: Sequence[Channel]) -> Tensor:
     """
     unembedding = stored(model.get_output_embeddings()).float()
     scaled = unembedding * final_scale(model, unembedding.shape[1]).to(unembedding.device)
-    places = {(site.kind, site.layer): site for site in find_sites(model)}
+    places = {site.place: site for site in find_sites(model)}
+    weights = {
+        place: places[place].weight() for place in {channel.place for channel in channels if channel.kind == "ffn"}
+    }
     table = torch.zeros(len(channels), unembedding.shape[0], device=unembedding.device)
     for row, channel in enumerate(channels):
         if channel.kind == "ffn":
-            direction = places[channel.kind, channel.layer].weight()[:, channel.index].float()
+            direction = weights[channel.place][:, places[channel.place].column(channel)].float()
             table[row] = scaled @ direction.to(scaled.device)
     return table.cpu()
 
@@ -46,8 +49,9 @@ def push_toward(model: Any, channels: Sequence[Channel], token: int) -> Tensor:
     """
     unembedding = stored(model.get_output_embeddings()).float()
     aim = (unembedding[token] - unembedding.mean(0)) * final_scale(model, unembedding.shape[1]).to(unembedding.device)
-    sites = {site.layer: aim @ site.weight().float() for site in find_sites(model) if site.kind == "ffn"}
-    return torch.stack([sites[channel.layer][channel.index] for channel in channels]).cpu()
+    sites = {site.place: site for site in find_sites(model)}
+    pushes = {place: aim @ sites[place].weight().float() for place in {channel.place for channel in channels}}
+    return torch.stack([pushes[one.place][sites[one.place].column(one)] for one in channels]).cpu()
 
 
 @torch.no_grad()
