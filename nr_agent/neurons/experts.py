@@ -71,12 +71,15 @@ class ExpertSite(Site):
             given, routed = inputs[0], inputs[1]
             if experts.device != given.device:
                 experts, neurons = experts.to(given.device), neurons.to(given.device)
-                held = None if held is None else tuple(part.to(given.device) for part in held)
+                held = None if held is None else (held[0].to(given.device), held[1].to(given.device))
             rows, bias = self._rows(experts, neurons) if held is None else held
             made = given @ rows.T + bias
             module: Any = self.module
-            values = module._apply_gate(made) if module.has_gate else module.act_fn(made)
-            return torch.where((routed[..., None] == experts).any(1), values, 0).float()
+            values: Tensor = module._apply_gate(made) if module.has_gate else module.act_fn(made)
+            asked = torch.zeros(len(given), self.experts, dtype=torch.bool, device=given.device).scatter(
+                1, routed, True
+            )
+            return values.where(asked[:, experts], 0).float()
 
         return read
 
@@ -84,7 +87,8 @@ class ExpertSite(Site):
         """How much each channel's expert counts at each token, `[tokens, channels]`; 0 where it was not asked."""
         routed, weights = inputs[1], inputs[2]
         experts = torch.tensor([channel.expert or 0 for channel in channels], device=routed.device)
-        return ((routed[..., None] == experts) * weights[..., None]).sum(1).float()
+        counted = torch.zeros(len(routed), self.experts, device=routed.device).scatter_add(1, routed, weights.float())
+        return counted[:, experts]
 
     def expected(self, inputs: Sequence[Any]) -> Tensor:
         """What the module must put out if its neurons are what is read, `[tokens, out]` float32."""

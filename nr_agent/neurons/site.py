@@ -80,7 +80,7 @@ class Site:
 
         def read(inputs: Sequence[Any]) -> Tensor:
             nonlocal index, ours
-            flat = inputs[0].reshape(-1, inputs[0].shape[-1])
+            flat: Tensor = inputs[0].reshape(-1, inputs[0].shape[-1])
             if index.device != flat.device:
                 index, ours = index.to(flat.device), None if ours is None else ours.to(flat.device)
             # A process of several has its own slice, or (as the layer's plan says) the whole of which it reads a slice.

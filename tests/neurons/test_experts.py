@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from test_sites import build
 from transformers.integrations.gguf.utils import GgufExperts
 
@@ -149,3 +150,17 @@ def test_packed_experts_are_refused():
     with pytest.raises(ChannelError, match="packed") as caught:
         ChannelPlan([Channel("head", 0, 0)]).install(model)
     assert caught.value.hint
+
+
+def test_offloaded_experts_are_read_as_those_that_stay(model):
+    channels = all_channels(model)[::3]
+    tap = ChannelPlan(channels).install(model)
+    with torch.no_grad():
+        model(IDS, use_cache=False)
+    expected = tap.take(8)
+    tap.remove()
+    cpu_offload(model, execution_device=torch.device("cpu"))
+    tap = ChannelPlan(channels).install(model)
+    with torch.no_grad():
+        model(IDS, use_cache=False)
+    assert torch.equal(tap.take(8), expected)
