@@ -50,6 +50,10 @@ EXPERTS = {
     "mixtral": _SLIDING | _FEW,
     "qwen3_moe": _SPARSE,
     "olmoe": _SPARSE,
+    "qwen2_moe": _SPARSE | {"shared_expert_intermediate_size": 64},
+    "glm4_moe": _GATED
+    | {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40, "first_k_dense_replace": 1}
+    | {"n_group": 1, "topk_group": 1},
 }
 FAMILIES = DENSE | EXPERTS
 REFUSED = {

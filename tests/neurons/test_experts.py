@@ -164,3 +164,19 @@ def test_offloaded_experts_are_read_as_those_that_stay(model):
     with torch.no_grad():
         model(IDS, use_cache=False)
     assert torch.equal(tap.take(8), expected)
+
+
+def test_experts_and_the_one_that_all_tokens_share_are_told_apart():
+    model = build("qwen2_moe", **SHAPE, **MANY, shared_expert_intermediate_size=20)
+    assert len(all_channels(model)) == 2 * (20 + 4 * 24 + 4)
+    seen = {}
+    model.model.layers[1].mlp.shared_expert.down_proj.register_forward_pre_hook(
+        lambda _, given: seen.update(x=given[0])
+    )
+    tap = ChannelPlan([Channel("ffn", 1, 7, 2), Channel("ffn", 1, 7)]).install(model)
+    _, _, neurons = watch(model, 1)
+    read = tap.take(8)
+    torch.testing.assert_close(read[:, 0], neurons[:, 2, 7])
+    torch.testing.assert_close(read[:, 1], seen["x"].reshape(8, -1)[:, 7])
+    table = push_table(model, [Channel("ffn", 1, 7, 2), Channel("ffn", 1, 7)])
+    assert not torch.equal(*table)
