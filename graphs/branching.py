@@ -76,7 +76,7 @@ class Branch:
             rolled_back=ref.length - at,
             branches=[fork["branch"] for fork in forks],
         )
-        self.parts.intervene(episode_id, intervention)
+        self.parts.store.add(episode_id, intervention)  # the stream is told when the choice is made
         return {
             "sequence": self.parts.hold(episode_id, ref),
             "boundaries": kept,
@@ -180,7 +180,7 @@ class Choose:
             update["next"] = "record"
         if state["remedy"] is not None:
             intervention = Intervention.model_validate(state["remedy"])
-            self.parts.store.add(episode_id, intervention.model_copy(update={"kept": best["branch"]}))
+            self.parts.intervene(episode_id, intervention.model_copy(update={"kept": best["branch"]}))
         return update
 
     def _give_up(self, state: ReasonerState, others: list[Candidate]) -> None:

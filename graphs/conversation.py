@@ -30,8 +30,12 @@ def find_problem(messages: Sequence[BaseMessage]) -> str:
     return text
 
 
-def to_template(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+def to_template(messages: Sequence[BaseMessage], *, calls: bool = True) -> list[dict[str, Any]]:
     """Messages as a chat template takes them. What a model thought earlier is left out.
+
+    Args:
+        messages: of the conversation.
+        calls: whether the template knows tools; otherwise calls of them are left out, and results are messages.
 
     Raises:
         ProblemError: a message is of a kind that cannot be rendered, or holds more than text.
@@ -44,7 +48,7 @@ def to_template(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
                 f"a message of type {message.type!r} cannot be rendered", hint=f"allowed: {', '.join(_ROLES)}"
             )
         turn: dict[str, Any] = {"role": role, "content": read_text(message)}
-        if isinstance(message, AIMessage) and message.tool_calls:
+        if calls and isinstance(message, AIMessage) and message.tool_calls:
             turn["tool_calls"] = [_call(call) for call in message.tool_calls]
         if isinstance(message, ToolMessage):
             turn |= {"tool_call_id": message.tool_call_id} | ({"name": message.name} if message.name else {})

@@ -112,7 +112,8 @@ class Open:
             )
 
     def _render(self, messages: Sequence[AnyMessage], context: ReasonerContext) -> list[int]:
-        codec, turns = self.parts.engine.codec, to_template(messages)
+        codec = self.parts.engine.codec
+        turns = to_template(messages, calls=codec.takes_tools)
         return codec.render(turns, context.tools) if context.tools else codec.render(turns)
 
     def _begin(

@@ -145,6 +145,10 @@ class Parts:
         if get_config().get("configurable", {}).get("thread_id") is not None:
             self.store.flush()
 
+    def leave(self, episode_id: str) -> None:
+        """Close an episode whose run nobody follows any more."""
+        self._finish(episode_id, "interrupted", None, "nobody followed it to its end", close=True)
+
     @contextmanager
     def guard(self, episode_id: str, *, beside_others: bool = False, settle: bool = True) -> Iterator[None]:
         """Finish the episode as failed or interrupted when an error leaves a node, and let the error go on.

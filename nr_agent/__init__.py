@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nr_agent.errors import NRAgentError
     from nr_agent.events import FailureEvent
     from nr_agent.graphs import Budget, ReasonerContext, as_tool, build_reasoner, create_reasoner
+    from nr_agent.graphs.chat import ChatNeuReasoner
     from nr_agent.models.registry import load_detector, load_engine
     from nr_agent.policies import Policy
     from nr_agent.store import EpisodeStore
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Action": "nr_agent.actions",
     "Budget": "nr_agent.graphs",
+    "ChatNeuReasoner": "nr_agent.graphs.chat",
     "Episode": "nr_agent.episode",
     "EpisodeStore": "nr_agent.store",
     "FailureEvent": "nr_agent.events",
@@ -43,6 +45,7 @@ _HOMES = {
 __all__ = [
     "Action",
     "Budget",
+    "ChatNeuReasoner",
     "Episode",
     "EpisodeStore",
     "FailureEvent",

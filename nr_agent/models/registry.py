@@ -88,6 +88,17 @@ def to_fit(model: str, place: Path | None) -> str:
     return f"fit one: nr-agent fit --model {model} --out {place}"
 
 
+def read_templates(model: str) -> list[str]:
+    """The chat templates of a model, read from its files."""
+    folder = find_model(model)
+    if (folder / "chat_template.jinja").is_file():
+        return [(folder / "chat_template.jinja").read_text(encoding="utf-8")]
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = config.get("chat_template") or []
+    return [found] if isinstance(found, str) else [item["template"] for item in found]
+
+
 def load_engine(
     model: str = "nano",
     *,

@@ -1,0 +1,93 @@
+"""What one call of the chat model asks for: its own settings over the model's."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nr_agent.errors import ConfigurationError
+from nr_agent.graphs.budget import Budget
+
+DRAWN = ("temperature", "top_p", "top_k")
+"""The sampling's settings that a chat model has."""
+
+_CALL = (*DRAWN, "seed", "max_tokens", "timeout", "tools", "tool_choice", "stop", "model")
+_IGNORED = ("stream", "parallel_tool_calls")
+"""What LangChain, or people who are used to servers, send along; there is nothing to do about it."""
+
+
+class Options:
+    """Settings of one call.
+
+    Args:
+        own: the model's settings.
+        call: what the call says.
+
+    Raises:
+        ConfigurationError: the call has a setting that there is not, or another model.
+    """
+
+    def __init__(self, own: Mapping[str, Any], call: Mapping[str, Any]) -> None:
+        for name in call:
+            if name not in (*_CALL, *_IGNORED):
+                raise ConfigurationError(f"a call takes no {name!r}", hint=f"allowed: {', '.join(_CALL)}")
+        self.settings = {**own, **call}
+        if self.settings["model"] != own["model"]:
+            raise ConfigurationError(
+                f"this chat model runs {own['model']}, not {self.settings['model']}",
+                hint=f"make another: ChatNeuReasoner(model={self.settings['model']!r})",
+            )
+
+    @property
+    def seed(self) -> int:
+        """Of the sampling, drawn where there is none."""
+        seed = self.settings["seed"]
+        return secrets.randbits(31) if seed is None else int(seed)
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What differs from the reasoner's."""
+        return {name: self.settings[name] for name in DRAWN if self.settings[name] is not None}
+
+    @property
+    def stop(self) -> list[str]:
+        """Strings that end the answer."""
+        return [string for string in self.settings["stop"] or () if string]
+
+    @property
+    def tools(self) -> Sequence[Mapping[str, Any]]:
+        """That may be called."""
+        return () if self.settings.get("tool_choice") == "none" else tuple(self.settings.get("tools") or ())
+
+    @property
+    def choice(self) -> str | None:
+        """The tool that has to be called, or `any`."""
+        return read_choice(self.settings.get("tool_choice")) if self.tools else None
+
+    def budget(self, usual: Budget, closing: int) -> dict[str, Any]:
+        """What differs from the reasoner's.
+
+        Args:
+            usual: how long an answer may be, whatever the call says.
+            closing: tokens that it takes to close the thinking.
+        """
+        changed: dict[str, Any] = {}
+        if self.settings["max_tokens"] is not None:
+            most = int(self.settings["max_tokens"])
+            answer = min(usual.max_answer_tokens, max(1, most // 4))
+            changed |= {"max_tokens": max(1, most - answer - closing), "max_answer_tokens": answer}
+        if self.settings["timeout"] is not None:
+            changed["max_seconds"] = float(self.settings["timeout"])
+        return changed
+
+
+def read_choice(choice: Any) -> str | None:
+    """A choice of tools in any of the usual forms: `any`, `none`, a name, or None where the model is free."""
+    if choice in (None, False, "auto"):
+        return None
+    if choice in (True, "any", "required"):
+        return "any"
+    if isinstance(choice, Mapping):
+        return str(choice.get("function", choice)["name"])
+    return str(choice)
