@@ -63,6 +63,7 @@ class AttributionTap:
 
     def _hook(self, site: Site, members: Sequence[tuple[int, Channel]]) -> Any:
         columns = torch.tensor([column for column, _ in members])
+        site.require_whole()
         if isinstance(site, ExpertSite):
             return self._experts_hook(site, columns, [channel for _, channel in members])
         index = torch.tensor([channel.index for _, channel in members])

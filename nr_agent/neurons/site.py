@@ -59,6 +59,20 @@ class Site:
         weight = stored(self.module)
         return weight.T if isinstance(self.module, Conv1D) else weight
 
+    def require_whole(self) -> None:
+        """See that this process holds all of the input.
+
+        Raises:
+            ChannelError: it holds a slice.
+        """
+        if not isinstance(self.module, nn.Linear | Conv1D):
+            return
+        if share_of(self.module) is not None:
+            raise ChannelError(
+                f"what the {self.kind} channels of layer {self.layer} write is spread over processes",
+                hint="load the model in one process to look at it",
+            )
+
     def reader(self, channels: Sequence[Channel]) -> Reader:
         """Reads some of its channels; where processes share the projection, 0 for what another one holds.
 

@@ -29,9 +29,9 @@ def push_table(model: Any, channels: Sequence[Channel]) -> Tensor:
     unembedding = stored(model.get_output_embeddings()).float()
     scaled = unembedding * final_scale(model, unembedding.shape[1]).to(unembedding.device)
     places = {site.place: site for site in find_sites(model)}
-    weights = {
-        place: places[place].weight() for place in {channel.place for channel in channels if channel.kind == "ffn"}
-    }
+    # In the order of the channels: processes that share a model put its weights together at once.
+    neurons = dict.fromkeys(channel.place for channel in channels if channel.kind == "ffn")
+    weights = {place: places[place].weight() for place in neurons}
     table = torch.zeros(len(channels), unembedding.shape[0], device=unembedding.device)
     for row, channel in enumerate(channels):
         if channel.kind == "ffn":
@@ -50,7 +50,8 @@ def push_toward(model: Any, channels: Sequence[Channel], token: int) -> Tensor:
     unembedding = stored(model.get_output_embeddings()).float()
     aim = (unembedding[token] - unembedding.mean(0)) * final_scale(model, unembedding.shape[1]).to(unembedding.device)
     sites = {site.place: site for site in find_sites(model)}
-    pushes = {place: aim @ sites[place].weight().float() for place in {channel.place for channel in channels}}
+    shown = dict.fromkeys(channel.place for channel in channels)
+    pushes = {place: aim @ sites[place].weight().float() for place in shown}
     return torch.stack([pushes[one.place][sites[one.place].column(one)] for one in channels]).cpu()
 
 
@@ -69,6 +70,8 @@ def head_pushes(model: Any, places: Sequence[tuple[Channel, int]], ids: Sequence
     unembedding = stored(model.get_output_embeddings()).float()
     scaled = unembedding * final_scale(model, unembedding.shape[1]).to(unembedding.device)
     sites = {site.layer: site for site in find_sites(model) if site.kind == "head"}
+    for site in sites.values():
+        site.require_whole()
     inputs: dict[int, Tensor] = {}
     handles = [
         sites[layer].module.register_forward_pre_hook(lambda _, given, layer=layer: inputs.update({layer: given[0][0]}))

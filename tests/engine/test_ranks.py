@@ -19,7 +19,7 @@ from nr_agent.neurons.tap import ChannelPlan
 from nr_agent.neurons.writes import push_table
 
 IDS = [5, 6, 7, 8, 9]
-PUSHED = [Channel("ffn", 1, 3), Channel("ffn", 2, 90)]
+PUSHED = [Channel("ffn", layer, index) for layer, index in ((1, 3), (2, 90), (0, 7), (2, 1))]
 
 PROGRAM = """
 import sys
@@ -30,7 +30,9 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.distributed import DistributedConfig
 
-from nr_agent.errors import ConfigurationError
+from nr_agent.errors import ChannelError, ConfigurationError
+from nr_agent.neurons.attribution import AttributionTap
+from nr_agent.neurons.channels import Channel
 from nr_agent.engine.torch_engine import Limits, TorchEngine
 from nr_agent.models.fingerprint import fingerprint
 
@@ -45,6 +47,10 @@ tokenizer = AutoTokenizer.from_pretrained(f"{folder}/llama")
 try:
     TorchEngine(model, tokenizer, name="llama", fingerprint="0")
 except ConfigurationError as error:
+    print(f"refused: {error}")
+try:
+    AttributionTap(model, [Channel("head", 0, 1)])
+except ChannelError as error:
     print(f"refused: {error}")
 engine = TorchEngine(model, tokenizer, name="llama", fingerprint=fingerprint(model), limits=Limits(batch=1))
 save_file(compute(engine), f"{folder}/{rank}.safetensors")
@@ -90,7 +96,8 @@ def spread(tokenizer, tmp_path_factory):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            # Sets come in another order in each process: what all of them do must not hang on it.
+            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONHASHSEED": str(rank + 1)},
         )
         for rank in range(2)
     ]
@@ -130,3 +137,8 @@ def test_batches_that_the_processes_would_make_apart_are_refused(spread):
     for text in spread[1]:
         assert "refused: llama is spread over 2 processes" in text
         assert "Limits(batch=1)" in text
+
+
+def test_what_heads_write_is_not_guessed_from_a_slice(spread):
+    for text in spread[1]:
+        assert "refused: what the head channels of layer 0 write is spread over processes" in text
