@@ -84,8 +84,8 @@ def create_baseline(
 ) -> Reasoner:
     """A graph that thinks as a baseline does: from `messages` to `messages` and a report, as `create_reasoner`'s.
 
-    The token budget is for one line of thinking; probes and samples come on top of it, and all are in the report's
-    usage. A budget of steps does not hold, because baselines cut their steps as they like.
+    The budget is for one line of thinking; probes and samples come on top of it, and all are in the report's usage. A
+    step of the budget is a paragraph, wherever a baseline cuts its own.
 
     Args:
         engine: thinks; or the name or folder of a model that is to be loaded.

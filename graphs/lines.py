@@ -101,6 +101,7 @@ class EpisodeLine:
         self.indices = list(indices)
         self.start = ref.length
         self.used = 0
+        self.written = ""
         self.closed = False
         self.ended = False
         self.pending: list[int] = []
@@ -298,6 +299,7 @@ class EpisodeLine:
         book.next_index = taken.next_index
         self.ref = segment.ref
         self.used += len(segment.ids)
+        self.written += taken.text
         self.closed, self.ended = taken.closed, taken.ended
         if segment.end == "context" and not taken.closed:
             self.reason = "context"
@@ -309,6 +311,8 @@ class EpisodeLine:
         budget = self.book.budget
         if self.reason == "context" or self.room <= forced:
             self.reason = "token_budget" if budget.max_tokens - self.used <= forced else "context"
+        elif self.written.count(STEP_END) >= budget.max_steps:
+            self.reason = "step_budget"
         elif budget.max_seconds is not None and time.monotonic() - self.book.started >= budget.max_seconds:
             self.reason = "time_budget"
         return self.reason is not None

@@ -85,7 +85,7 @@ class Line(Protocol):
             strings: as in `StopSpec`.
             margins: as in `StopSpec`.
             monitor: as in `StopSpec`.
-            max_new: most tokens; a step's budget holds as well.
+            max_new: most tokens, instead of what the budget gives a step.
             sampling: instead of the run's.
             flush: read the last token, too.
 

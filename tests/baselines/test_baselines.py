@@ -8,7 +8,7 @@ import pytest
 
 from nr_agent.engine.protocol import Sampling
 from nr_agent.errors import ConfigurationError
-from nr_agent.graphs import create_reasoner
+from nr_agent.graphs import Budget, create_reasoner
 from nr_agent.policies.baselines import (
     S1,
     AnswerConvergence,
@@ -45,6 +45,25 @@ def test_vanilla_is_the_bare_model_token_for_token(solve, engine, problem, sampl
     other = store.get(bare.invoke({"messages": [("user", ours.episode.problem.text)]})["reasoning"]["episode_id"])
     assert ours.episode.ids == other.ids
     assert ours.episode.usage == other.usage and ours.episode.answer == other.answer
+
+
+@pytest.mark.parametrize("budget", [{"max_steps": 5}, {"max_tokens": 50}, {"max_step_tokens": 6}])
+def test_budgets_cut_vanilla_where_they_cut_the_bare_model(solve, engine, budget):
+    ours = solve(Vanilla(), **budget)
+    store = EpisodeStore.in_memory()
+    greedy = Sampling(temperature=0.0)
+    bare = create_reasoner(engine, detector=None, control=False, sampling=greedy, store=store, budget=Budget(**budget))
+    other = store.get(bare.invoke({"messages": [("user", ours.episode.problem.text)]})["reasoning"]["episode_id"])
+    assert ours.episode.ids == other.ids and ours.episode.stop_reason == other.stop_reason
+
+
+@pytest.mark.parametrize(
+    "baseline", [ThinkBrake(margin=-1.0), Deer(words=TURNS, threshold=1.1), Dynasor(agree=99, chunk=16)]
+)
+def test_budget_of_steps_counts_paragraphs_wherever_a_baseline_cuts(solve, baseline):
+    run = solve(baseline, max_steps=6, max_step_tokens=20)
+    assert run.report["stop_reason"] == "step_budget"
+    assert 6 <= run.thinking.count(STEP_END) <= 9
 
 
 @pytest.mark.parametrize("problem", [0, 1, 2])
