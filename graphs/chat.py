@@ -65,6 +65,7 @@ class ChatNeuReasoner(BaseChatModel):
         timeout: seconds after which the thinking is closed and the answer asked for.
         stop: strings that end the answer.
         max_retries: taken for compatibility; there is no connection that could fail.
+        api_key: likewise; there is nobody to show it to.
         streaming: stream always, also when invoked.
     """
 
@@ -87,6 +88,7 @@ class ChatNeuReasoner(BaseChatModel):
     timeout: float | None = Field(default=None, gt=0)
     stop: list[str] = Field(default_factory=list)
     max_retries: int | None = None
+    api_key: Any = Field(default=None, exclude=True, repr=False)
     streaming: bool = False
 
     _lock: Any = PrivateAttr(default_factory=threading.RLock)

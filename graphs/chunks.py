@@ -13,6 +13,9 @@ from nr_agent.errors import ConfigurationError
 from nr_agent.graphs.parts import Parts
 from nr_agent.graphs.replies import Reply, read_reply
 
+_CALLS_FROM = 2
+"""Index of the first call: content blocks are merged by index, and thoughts have 0, text has 1."""
+
 
 class Chunks:
     """Takes the events of one episode and gives chunks that add up to its message.
@@ -113,5 +116,5 @@ def _calls(reply: Reply) -> list[Any]:
     broken = [(call["name"], json.dumps(call["args"], ensure_ascii=False), call["id"]) for call in reply.broken]
     return [
         tool_call_chunk(name=name, args=args, id=key, index=number)
-        for number, (name, args, key) in enumerate([*calls, *broken])
+        for number, (name, args, key) in enumerate([*calls, *broken], _CALLS_FROM)
     ]

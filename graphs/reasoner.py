@@ -147,7 +147,8 @@ def parts_of(reasoner: Reasoner) -> Parts:
     Raises:
         ConfigurationError: it is not one of ours.
     """
-    parts = _PARTS.get(getattr(reasoner, "builder", None))
+    graph = getattr(reasoner, "builder", None)
+    parts = None if graph is None else _PARTS.get(graph)
     if parts is None:
         raise ConfigurationError(
             f"a {type(reasoner).__name__} is no reasoner", hint="make it with create_reasoner(...)"
