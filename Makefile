@@ -6,7 +6,7 @@ TREE := .types
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint format type setup clean
+.PHONY: help run test test-all bench lint format type setup clean
 
 help:  ## show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -16,6 +16,9 @@ run: $(VENV)/.run  ## set up, and solve the demo problems with the embedded mode
 
 test: $(VENV)/.dev lint type  ## set up, and run lint, types and tests
 	@$(BIN)/python -m pytest
+
+test-all: $(VENV)/.dev lint type  ## as test, and the slow tests on a real model, which is pulled once (93 MB)
+	@SMOLLM2="$$($(BIN)/nr-agent models pull smollm2)" && export SMOLLM2 && $(BIN)/python -m pytest -m ""
 
 bench: $(VENV)/.dev  ## run the benchmarks
 	@$(BIN)/python -m benchmarks
@@ -54,4 +57,5 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/pip
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	@echo "installing (once)"
 	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@$(PIP) install --no-deps 'langchain-tests>=1.1,<1.2'
 	@touch $@ $(VENV)/.run
