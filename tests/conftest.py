@@ -1,8 +1,19 @@
-"""No test reads the settings of whoever runs it, and none writes into their data."""
+"""No test reads the settings of whoever runs it, and none writes into their data. PostgreSQL is a server of our own."""
 
+from __future__ import annotations
+
+import itertools
 import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+_SERVER = Path("/usr/lib/postgresql/15/bin")
+_NUMBERS = itertools.count()
 
 SETTINGS = ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "XDG_DATA_HOME")
 
@@ -14,3 +25,44 @@ def own_settings(tmp_path_factory):
             patch.delenv(name)
         patch.setenv("NR_AGENT_HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Path]:
+    """A PostgreSQL server of our own on a socket in a temporary folder."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed (pip install 'nr-agent[postgres]')")
+    programs = _SERVER if _SERVER.is_dir() else Path(shutil.which("initdb") or "").parent
+    if not (programs / "initdb").is_file():
+        pytest.skip("PostgreSQL's server is not installed")
+    root = os.geteuid() == 0
+    if root and subprocess.run(["id", "postgres"], capture_output=True).returncode:
+        pytest.skip("PostgreSQL refuses to run as root, and there is no user postgres")
+    as_user = ["runuser", "-u", "postgres", "--"] if root else []
+    folder = Path(tempfile.mkdtemp(prefix="nrpg", dir="/tmp"))
+    try:
+        if root:
+            shutil.chown(folder, "postgres")
+        folder.chmod(0o755)
+        options = f"-k {folder} -c listen_addresses='' -c fsync=off -c shared_buffers=16MB"
+        control = [*as_user, programs / "pg_ctl", "-D", folder / "data", "-w"]
+        initdb = [*as_user, programs / "initdb", "-D", folder / "data", "-A", "trust", "-U", "postgres", "-N"]
+        subprocess.run([*initdb, "-E", "UTF8", "--no-locale"], check=True, capture_output=True, cwd=folder)
+        start = [*control, "-l", folder / "log", "-o", options, "start"]
+        subprocess.run(start, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+        try:
+            yield folder
+        finally:
+            subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True, cwd=folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_url(postgres: Path) -> str:
+    """The URL of a new, empty database."""
+    import psycopg
+
+    name = f"store{next(_NUMBERS)}"
+    with psycopg.connect(f"host={postgres} user=postgres dbname=postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    return f"postgresql://postgres@/{name}?host={postgres}"

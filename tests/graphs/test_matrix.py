@@ -1,0 +1,228 @@
+"""The same run over every saver, every durability, in threads and coroutines; and what a kill leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager, contextmanager
+
+import numpy as np
+import pytest
+from graphs_helpers import ask, words
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.types import Command
+
+from nr_agent.graphs import Budget, create_reasoner
+from nr_agent.policies import AskHumanPolicy, BranchPolicy, RecheckPolicy
+from nr_agent.store import EpisodeStore
+from nr_agent.testing import ScriptedDetector, ScriptedEngine
+
+THREAD = {"configurable": {"thread_id": "1"}}
+KINDS = ["recheck", "branch", "ask_human", "stop"]
+TOLD = ["slip", "better", "circle", "way", "enough"]
+
+
+def script(text: str, seed: int) -> str | None:
+    thoughts = text.split("<think>\n")[-1]
+    return next((word for word in TOLD if word not in thoughts), None)
+
+
+def reasoner(store, saver, **options):
+    return create_reasoner(
+        ScriptedEngine(script),
+        detector=ScriptedDetector(words),
+        policies={
+            "intra_step": RecheckPolicy(),
+            "inter_step": BranchPolicy(back=0),
+            "instance": AskHumanPolicy(),
+        },
+        store=store,
+        checkpointer=saver,
+        **options,
+    )
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+def place(request, tmp_path):
+    """Where checkpoints are: a kind, and what it is opened with."""
+    if request.param == "postgresql":
+        return request.param, request.getfixturevalue("postgres_url")
+    return request.param, str(tmp_path / "checkpoints.db")
+
+
+@contextmanager
+def open_saver(place):
+    kind, url = place
+    if kind == "memory":
+        yield InMemorySaver()
+    elif kind == "sqlite":
+        with SqliteSaver.from_conn_string(url) as saver:
+            yield saver
+    else:
+        from langgraph.checkpoint.postgres import PostgresSaver
+
+        with PostgresSaver.from_conn_string(url) as saver:
+            saver.setup()
+            yield saver
+
+
+@asynccontextmanager
+async def open_async_saver(place):
+    kind, url = place
+    if kind == "memory":
+        yield InMemorySaver()
+    elif kind == "sqlite":
+        async with AsyncSqliteSaver.from_conn_string(url) as saver:
+            yield saver
+    else:
+        from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+
+        async with AsyncPostgresSaver.from_conn_string(url) as saver:
+            await saver.setup()
+            yield saver
+
+
+def run(place, durability, store):
+    with open_saver(place) as saver:
+        paused = reasoner(store, saver).invoke(ask(), THREAD, durability=durability, version="v2")
+        # Another reasoner over the same checkpoints and episodes: its engine knows nothing.
+        resumed = Command(resume={"action": "stop"})
+        return paused.interrupts, reasoner(store, saver).invoke(resumed, THREAD, durability=durability)
+
+
+async def arun(place, durability, store):
+    async with open_async_saver(place) as saver:
+        paused = await reasoner(store, saver).ainvoke(ask(), THREAD, durability=durability, version="v2")
+        resumed = Command(resume={"action": "stop"})
+        return paused.interrupts, await reasoner(store, saver).ainvoke(resumed, THREAD, durability=durability)
+
+
+@pytest.mark.parametrize("durability", ["sync", "async", "exit"])
+@pytest.mark.parametrize("way", ["threads", "coroutines"])
+def test_every_remedy_and_a_person_come_to_the_same_everywhere(place, durability, way, store, caplog):
+    if way == "threads":
+        interrupts, output = run(place, durability, store)
+    else:
+        interrupts, output = asyncio.run(arun(place, durability, store))
+    report = output["reasoning"]
+    episode = store.get(report["episode_id"])
+    assert len(interrupts) == 1 and report["stop_reason"] == "human" and report["answer"] == "42"
+    assert [item["kind"] for item in report["interventions"]] == KINDS
+    assert len(list(store.find())) == 1 and episode.status == "completed"
+    assert [step.index for step in episode.steps] == sorted({step.index for step in episode.steps})
+    kept = [step.text for step in episode.kept if step.kind == "think"]
+    assert [word for word in TOLD if any(word in text for text in kept)] == TOLD
+    assert "unregistered" not in caplog.text
+
+
+def test_two_hundred_steps_cost_at_most_two_kilobytes_of_state_each(tmp_path, store):
+    """Of what the reasoner writes; LangGraph notes some fifty bytes a channel and checkpoint on top."""
+
+    def sizes(steps: int) -> tuple[int, int]:
+        path = tmp_path / f"{steps}.db"
+        budget = Budget(max_tokens=10**6, max_steps=10**4)
+        engine = ScriptedEngine(["a thought of some length that is not long"] * steps, context=10**6)
+        with SqliteSaver.from_conn_string(str(path)) as saver:
+            graph = create_reasoner(
+                engine, detector=ScriptedDetector(words), store=store, budget=budget, checkpointer=saver
+            )
+            assert graph.invoke(ask(), THREAD, durability="sync")["reasoning"]["steps"] == steps
+            saved = [item.checkpoint["channel_values"] for item in saver.list(THREAD)]
+            # The answer's message is long, and written once.
+            values = sum(len(saver.serde.dumps_typed(value | {"messages": None})[1]) for value in saved)
+            query = "select sum(length(value)) from writes where channel not in ('messages', 'reasoning')"
+            (writes,) = saver.conn.execute(query).fetchone()
+            query = "select sum(length(checkpoint) + length(metadata)) from checkpoints"
+            (checkpoints,) = saver.conn.execute(query).fetchone()
+        return values + writes, checkpoints + writes
+
+    (few, few_in_all), (many, many_in_all) = sizes(10), sizes(210)
+    assert (many - few) / 200 <= 2048
+    assert (many_in_all - few_in_all) / 200 <= 3584
+
+
+def test_numpy_scores_survive_a_checkpoint(tmp_path, store):
+    scores = lambda text: {level: np.float32(score) for level, score in words(text).items()}  # noqa: E731
+    with SqliteSaver.from_conn_string(str(tmp_path / "checkpoints.db")) as saver:
+        graph = create_reasoner(
+            ScriptedEngine(["slip", "better"]), detector=ScriptedDetector(scores), store=store, checkpointer=saver
+        )
+        report = graph.invoke(ask(), THREAD, durability="sync")["reasoning"]
+    assert report["events"][0]["score"] == pytest.approx(0.9)
+
+
+KILLED = """
+import os, signal, sys, threading
+from langgraph.checkpoint.sqlite import SqliteSaver
+from nr_agent.graphs import create_reasoner
+from nr_agent.store import EpisodeStore
+from nr_agent.testing import ScriptedDetector, ScriptedEngine
+
+saved = threading.Event()
+
+class Saver(SqliteSaver):
+    def put_writes(self, config, writes, task_id, task_path=""):
+        super().put_writes(config, writes, task_id, task_path)
+        if any(channel == "candidates" and value for channel, value in writes):
+            saved.set()
+
+def script(text, seed):
+    if text.endswith("<|branch|>"):
+        if seed == 2:
+            assert saved.wait(30)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return f"way {seed}"
+    return None if "<|branch|>" in text else "circle"
+
+scores = lambda text: {"inter_step": 0.99 if "circle" in text else 0.1}
+with Saver.from_conn_string(sys.argv[1]) as saver:
+    reasoner = create_reasoner(
+        ScriptedEngine(script), detector=ScriptedDetector(scores), store=EpisodeStore(sys.argv[2]), checkpointer=saver
+    )
+    reasoner.invoke({"messages": [("user", "2+2?")]}, {"configurable": {"thread_id": "1"}}, durability="sync")
+"""
+
+
+def test_killed_in_mid_branch_only_the_fork_that_died_is_thought_again(tmp_path):
+    checkpoints, episodes = str(tmp_path / "checkpoints.db"), str(tmp_path / "episodes.db")
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, checkpoints, episodes], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    thought = []
+
+    def rest(text: str, seed: int) -> str | None:
+        if text.endswith("<|branch|>"):
+            thought.append(seed)
+            return f"way {seed}"
+        return None if "<|branch|>" in text else "circle"
+
+    with EpisodeStore(episodes) as store, SqliteSaver.from_conn_string(checkpoints) as saver:
+        engine = ScriptedEngine(rest)
+        graph = create_reasoner(engine, detector=ScriptedDetector(words), store=store, checkpointer=saver)
+        report = graph.invoke(None, THREAD)["reasoning"]
+        episode = store.get(report["episode_id"])
+        assert len(list(store.find())) == 1
+    assert thought == [2] and engine.open_sequences == 0
+    assert episode.status == "completed" and report["stop_reason"] == "finished"
+    ways = [step.text for step in episode.steps if "way" in step.text]
+    assert sorted(ways) == ["<|branch|>way 1\n\n", "<|branch|>way 2\n\n"]
+    assert [item["kept"] is not None for item in report["interventions"]] == [True]
+
+
+def test_matrix_holds_under_strict_serialisation():
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "everywhere and sqlite"],
+        env={**os.environ, "LANGGRAPH_STRICT_MSGPACK": "true"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "6 passed" in done.stdout
