@@ -41,8 +41,11 @@ RECURSION_LIMIT = 9_999
 
 Graph: TypeAlias = StateGraph[ReasonerState, ReasonerContext, ReasonerInput, ReasonerOutput]
 Reasoner: TypeAlias = CompiledStateGraph[ReasonerState, ReasonerContext, ReasonerInput, ReasonerOutput]
-_PARTS: WeakKeyDictionary[Any, Parts] = WeakKeyDictionary()
-"""What the graphs that are in use were made of."""
+_MADE: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+"""The nodes of the graphs that are in use."""
+
+GENERATING = ("think", "explore", "answer")
+"""The nodes that have the model write something."""
 
 AnyPolicies: TypeAlias = str | Path | Policies | Mapping[str, Rules]
 
@@ -134,40 +137,50 @@ def build_reasoner(
     if detector is not None:
         engine.attach(detector.plan)
     settings = {"mode": remedies.mode, "control": control}
-    graph = _wire(
-        parts, Open(parts, budget=budget, seed=seed, settings=settings), Record(parts, raises=exit_behavior == "error")
-    )
-    _PARTS[graph] = parts
+    nodes = {
+        "open": Open(parts, budget=budget, seed=seed, settings=settings),
+        "think": Think(parts),
+        "recheck": Recheck(parts),
+        "branch": Branch(parts),
+        "explore": Explore(parts),
+        "choose": Choose(parts),
+        "ask_human": AskHuman(parts),
+        "stop": Stop(parts),
+        "answer": Answer(parts),
+        "record": Record(parts, raises=exit_behavior == "error"),
+    }
+    graph = wire(nodes)
+    _MADE[graph] = nodes
     return graph
 
 
-def parts_of(reasoner: Reasoner) -> Parts:
-    """What a reasoner is made of.
+def nodes_of(reasoner: Reasoner | Graph) -> dict[str, Any]:
+    """The nodes of a reasoner by their names.
 
     Raises:
         ConfigurationError: it is not one of ours.
     """
-    graph = getattr(reasoner, "builder", None)
-    parts = None if graph is None else _PARTS.get(graph)
-    if parts is None:
+    graph = getattr(reasoner, "builder", reasoner)
+    nodes = _MADE.get(graph) if isinstance(graph, StateGraph) else None
+    if nodes is None:
         raise ConfigurationError(
             f"a {type(reasoner).__name__} is no reasoner", hint="make it with create_reasoner(...)"
         )
+    return nodes
+
+
+def parts_of(reasoner: Reasoner) -> Parts:
+    """What a reasoner is made of; see `nodes_of`."""
+    parts: Parts = nodes_of(reasoner)["open"].parts
     return parts
 
 
-def _wire(parts: Parts, opening: Open, record: Record) -> Graph:
+def wire(nodes: Mapping[str, Any]) -> Graph:
+    """The ways between the nodes, which are given by name."""
     graph: Graph = StateGraph(ReasonerState, ReasonerContext, input_schema=ReasonerInput, output_schema=ReasonerOutput)
-    graph.add_node("open", opening)
-    graph.add_node("think", waiting(Think(parts)))
-    graph.add_node("recheck", Recheck(parts))
-    graph.add_node("branch", Branch(parts))
-    graph.add_node("explore", waiting(Explore(parts)), input_schema=Fork)
-    graph.add_node("choose", Choose(parts))
-    graph.add_node("ask_human", AskHuman(parts))
-    graph.add_node("stop", Stop(parts))
-    graph.add_node("answer", waiting(Answer(parts)))
-    graph.add_node("record", record)
+    for name, node in nodes.items():
+        made = waiting(node, name) if name in GENERATING else node
+        graph.add_node(name, made, input_schema=Fork if name == "explore" else None)
     after_step = [*NODES.values(), "answer", "record"]
     graph.add_edge(START, "open")
     graph.add_conditional_edges("open", next_node, ["think", "answer"])
@@ -188,9 +201,9 @@ def next_node(state: ReasonerState) -> str:
     return state["next"]
 
 
-def waiting(node: Generating) -> RunnableLambda[Any, dict[str, Any]]:
+def waiting(node: Generating, name: str | None = None) -> RunnableLambda[Any, dict[str, Any]]:
     """A node that waits for the engine: in a thread, or in a coroutine that can be cancelled."""
-    return RunnableLambda(partial(run, node), partial(arun, node), name=type(node).__name__.lower())
+    return RunnableLambda(partial(run, node), partial(arun, node), name=name or type(node).__name__.lower())
 
 
 def load_parts(engine: Engine | str, detector: Detector | Literal["auto"] | None) -> tuple[Engine, Detector | None]:

@@ -52,14 +52,16 @@ def run(node: Generating, state: Any) -> dict[str, Any]:
 
 async def arun(node: Generating, state: Any) -> dict[str, Any]:
     """`run` for coroutines: a task that is cancelled stops the engine."""
-    with node.parts.guard(state["episode_id"], beside_others=node.beside_others, settle=False):
+    # A node of the Studio's loads its parts now, which would hold everybody else up.
+    parts = await asyncio.to_thread(getattr, node, "parts")
+    with parts.guard(state["episode_id"], beside_others=node.beside_others, settle=False):
         request = await asyncio.to_thread(node.prepare, state)
         started = time.monotonic()
         segment = None
         if request is not None:
-            segment = await asyncio.wrap_future(node.parts.engine.submit(request))
+            segment = await asyncio.wrap_future(parts.engine.submit(request))
         update = await asyncio.to_thread(node.finish, state, segment, time.monotonic() - started)
-        await asyncio.to_thread(node.parts.settle)  # not in here: the database may let us wait
+        await asyncio.to_thread(parts.settle)  # not in here: the database may let us wait
         return update
 
 
