@@ -103,7 +103,7 @@ def _load(file: Path, folder: Path, progress: Progress) -> tuple[Any, Any, set[s
     try:
         with _watched(progress):
             tokenizer = AutoTokenizer.from_pretrained(empty, **given)
-            model, told = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 empty,
                 **given,
                 quantization_config=GgufConfig(dequantize=True),
@@ -121,6 +121,7 @@ def _load(file: Path, folder: Path, progress: Progress) -> tuple[Any, Any, set[s
         ) from error
     finally:
         shutil.rmtree(empty)
+    model, told = loaded
     return model, tokenizer, {*told["missing_keys"], *(name for name, *_ in told["mismatched_keys"])}
 
 
