@@ -77,7 +77,7 @@ class ChatNeuReasoner(BaseChatModel):
     detector: Any = Field(default="auto", exclude=True, repr=False)
     policies: Any = Field(default="default", exclude=True, repr=False)
     store: Any = Field(default=None, exclude=True, repr=False)
-    budget: Budget = Budget()
+    budget: Budget = Budget(max_answer_tokens=512)
     control: bool = True
     mode: Literal["auto", "token", "prompted"] = "auto"
     temperature: float | None = Field(default=None, ge=0)
