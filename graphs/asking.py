@@ -61,6 +61,7 @@ class AskHuman:
             "event": next((event for event in state["events"] if event["id"] == asked.get("event_id")), None),
             "actions": [*_ACTIONS, "answer"],
         }
+        self.parts.wait(state["episode_id"])
         answer = interrupt(question, response_schema=HumanAnswer)
         with self.parts.guard(state["episode_id"]):
             return self._go_on(state, answer)

@@ -16,7 +16,7 @@ from langgraph.errors import GraphBubbleUp
 from nr_agent.answers import states_answer
 from nr_agent.detection.protocol import Detector, Look
 from nr_agent.engine.protocol import Engine, Sampling, Segment, SequenceRef
-from nr_agent.episode import EpisodeStatus, Intervention, Step, StopReason
+from nr_agent.episode import EpisodeStatus, Intervention, Step, StopReason, measure_usage
 from nr_agent.errors import Cancelled, EngineError, UnknownSequenceError
 from nr_agent.graphs.memory import Memory
 from nr_agent.graphs.stream import FailureStreamEvent, InterventionEvent, Part, StepEvent
@@ -145,6 +145,11 @@ class Parts:
         if get_config().get("configurable", {}).get("thread_id") is not None:
             self.store.flush()
 
+    def wait(self, episode_id: str) -> None:
+        """An episode is laid aside until a person has answered; whoever writes into it goes on with it."""
+        usage = measure_usage(self.store.get(episode_id).steps)
+        self.store.finish(episode_id, status="waiting", usage=usage)
+
     def leave(self, episode_id: str) -> None:
         """Close an episode whose run nobody follows any more."""
         self._finish(episode_id, "interrupted", None, "nobody followed it to its end", close=True)
@@ -179,7 +184,8 @@ class Parts:
         self, episode_id: str, status: EpisodeStatus, reason: StopReason | None, error: str, *, close: bool
     ) -> None:
         if not close or self.clean_up(episode_id):
-            self.store.finish(episode_id, status=status, stop_reason=reason, error=error)
+            usage = measure_usage(self.store.get(episode_id).steps)
+            self.store.finish(episode_id, status=status, stop_reason=reason, usage=usage, error=error)
 
     def _restore(self, state: Mapping[str, Any], ref: SequenceRef) -> SequenceRef:
         before = state.get("before", state["next_index"])

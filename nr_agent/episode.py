@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
+from nr_agent.errors import ProblemError
 from nr_agent.events import AnyFailureEvent
 
 Provenance = Literal["prompt", "model", "inserted", "template"]
@@ -58,6 +59,24 @@ class Problem(Record):
     task: str | None = None
     seed: int | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("text", mode="before")
+    @classmethod
+    def _is_text(cls, text: Any) -> Any:
+        """No tokenizer and no database takes half a character.
+
+        Raises:
+            ProblemError: the text has a lone surrogate.
+        """
+        try:
+            if isinstance(text, str):
+                text.encode()
+        except UnicodeEncodeError as error:
+            raise ProblemError(
+                f"the problem is not text: it has a lone surrogate at {error.start}",
+                hint='decode its bytes with errors="replace"',
+            ) from error
+        return text
 
 
 class ReadingSummary(Record):
