@@ -310,7 +310,7 @@ def _head_writes(
 ) -> dict[str, list[str]]:
     """What the heads among the channels pushed at their peaks."""
     heads = [(Channel.parse(one.channel), one.position - 1) for one in named if one.channel.startswith("head")]
-    pushes = head_pushes(model, heads, ids) if heads else []
+    pushes = list(head_pushes(model, heads, ids)) if heads else []
     return {str(head): strongest(push, decode) for (head, _), push in zip(heads, pushes, strict=True)}
 
 

@@ -46,6 +46,8 @@ class SlidingSpectrum:
         ]
         self._phase = torch.zeros(rows, dtype=torch.long, device=history.device)
         self._since = 0
+        self._sums: Tensor
+        self._variation: Tensor
         self._anchor()
 
     def push(self, values: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from nr_agent.engine.weights import input_device
 from nr_agent.errors import ChannelError
-from nr_agent.neurons.channels import Channel, ChannelKind
-from nr_agent.neurons.sites import Site, find_sites
-
-Place = tuple[ChannelKind, int]
-"""Kind and layer of a site."""
+from nr_agent.neurons.channels import Channel, Place
+from nr_agent.neurons.experts import ExpertSite
+from nr_agent.neurons.site import Site
+from nr_agent.neurons.sites import find_sites
 
 
 @torch.inference_mode()
@@ -37,12 +36,11 @@ def site_means(model: Any, sequences: Sequence[tuple[Sequence[int], int, int]]) 
     def adder(site: Site) -> Any:
         def add(_: nn.Module, inputs: tuple[Any, ...]) -> None:
             total = inputs[0][0, span].double().sum(0).cpu()
-            place = (site.kind, site.layer)
-            sums[place] = sums[place] + total if place in sums else total
+            sums[site.place] = sums[site.place] + total if site.place in sums else total
 
         return add
 
-    handles = [site.module.register_forward_pre_hook(adder(site)) for site in find_sites(model)]
+    handles = [site.module.register_forward_pre_hook(adder(site)) for site in _dense_sites(model)]
     try:
         for ids, begin, end in sequences:
             span = slice(begin, end)
@@ -65,16 +63,18 @@ def mean_ablated(model: Any, channels: Sequence[Channel], means: Mapping[Place, 
         means: of `site_means`.
 
     Raises:
-        ChannelError: the model has no such channel.
+        ChannelError: the model has no such channel, or it is a neuron of one of several experts.
     """
-    sites: dict[Place, Site] = {(site.kind, site.layer): site for site in find_sites(model)}
+    sites = {site.place: site for site in _dense_sites(model)}
     places: dict[Place, list[int]] = defaultdict(list)
     for channel in channels:
-        site = sites.get((channel.kind, channel.layer))
-        if site is None or channel.index >= site.channels:
+        if channel.expert is not None:
+            raise ChannelError(f"{channel} is a neuron of one of several experts: it cannot be taken out yet")
+        site = sites.get(channel.place)
+        if site is None or not site.has(channel):
             raise ChannelError(f"the model has no channel {channel}", hint="use a detector of this model")
         first = channel.index * site.width
-        places[channel.kind, channel.layer] += range(first, first + site.width)
+        places[channel.place] += range(first, first + site.width)
     handles = [
         sites[place].module.register_forward_pre_hook(_replacer(torch.tensor(columns), means[place][columns]))
         for place, columns in places.items()
@@ -93,12 +93,11 @@ def matched_random(model: Any, channels: Sequence[Channel], seed: int) -> list[C
         ChannelError: a layer has not that many others.
     """
     rng, taken = random.Random(seed), set(channels)
-    wanted = Counter((channel.kind, channel.layer) for channel in channels)
+    wanted = Counter(channel.place for channel in channels)
     drawn: list[Channel] = []
-    for site in find_sites(model):
-        many = wanted[site.kind, site.layer]
-        pool = [Channel(site.kind, site.layer, index) for index in range(site.channels)]
-        pool = [channel for channel in pool if channel not in taken]
+    for site in _dense_sites(model):
+        many = wanted[site.place]
+        pool = [channel for channel in site.all() if channel not in taken]
         if many > len(pool):
             raise ChannelError(
                 f"layer {site.layer} has {len(pool)} other {site.kind} channels, {many} are needed",
@@ -106,6 +105,14 @@ def matched_random(model: Any, channels: Sequence[Channel], seed: int) -> list[C
             )
         drawn += rng.sample(pool, many)
     return drawn
+
+
+def _dense_sites(model: Any) -> list[Site]:
+    """The sites whose channels are columns of a projection's input."""
+    sites = [site for site in find_sites(model) if not isinstance(site, ExpertSite)]
+    for site in sites:
+        site.require_whole()
+    return sites
 
 
 def _replacer(columns: Tensor, values: Tensor) -> Any:

@@ -37,8 +37,8 @@ def inputs_of(model, kind, layer):
 def test_means_are_over_the_part_that_counts(model):
     plain, _ = inputs_of(model, "ffn", 1)
     means = site_means(model, [(IDS[0].tolist(), 1, 4), (IDS[0].tolist(), 1, 4)])
-    torch.testing.assert_close(means["ffn", 1], plain[1:4].mean(0), atol=1e-6, rtol=1e-4)
-    assert set(means) == {("ffn", 0), ("head", 0), ("ffn", 1), ("head", 1)}
+    torch.testing.assert_close(means["ffn", 1, False], plain[1:4].mean(0), atol=1e-6, rtol=1e-4)
+    assert set(means) == {(kind, layer, False) for kind in ("ffn", "head") for layer in (0, 1)}
 
 
 def test_only_the_channels_change_and_only_while_they_are_out(model):
@@ -49,8 +49,8 @@ def test_only_the_channels_change_and_only_while_they_are_out(model):
         given, during = inputs_of(model, "ffn", 1)
         heads, _ = inputs_of(model, "head", 1)
     # The head feeds the neurons behind it, so these are compared where the head stays.
-    torch.testing.assert_close(given[:, 7], means["ffn", 1][7].expand(5))
-    torch.testing.assert_close(heads[:, 16:24], means["head", 1][16:24].expand(5, 8))
+    torch.testing.assert_close(given[:, 7], means["ffn", 1, False][7].expand(5))
+    torch.testing.assert_close(heads[:, 16:24], means["head", 1, False][16:24].expand(5, 8))
     with mean_ablated(model, [neuron], means):
         alone, _ = inputs_of(model, "ffn", 1)
     others = [i for i in range(80) if i != 7]
@@ -73,6 +73,9 @@ def test_random_channels_match_in_kind_layer_and_number_and_are_others(model):
 def test_what_the_model_has_not_is_refused(model):
     means = site_means(model, [(IDS[0].tolist(), 0, 5)])
     with pytest.raises(ChannelError, match="no channel FFN 0:80"), mean_ablated(model, [Channel("ffn", 0, 80)], means):
+        pass
+    expert = Channel("ffn", 0, 3, 1)
+    with pytest.raises(ChannelError, match="one of several experts"), mean_ablated(model, [expert], means):
         pass
     with pytest.raises(ChannelError, match="1 other head channels, 3 are needed"):
         matched_random(model, [Channel("head", 0, i) for i in range(3)], seed=0)
