@@ -152,10 +152,10 @@ def show(
             console.print(_line("\u21b3 ", f"{intervention_line(values, '')} ({one.policy}): {one.outcome}", "cyan"))
     answer = sanitise(episode.answer or "none")
     console.print(_line("\u2713 ", f"answer: {answer} ({_RIGHT[episode.correct]})", "bold"))
-    for one in said:
-        place = "" if one.step is None else f" (step {one.step})"
-        words = ": ".join(part for part in (one.label or "", one.note) if part)
-        console.print(_line("\u270e ", sanitise(f"{one.author or '?'}{place}: {words}"), "magenta"))
+    for annotation in said:
+        place = "" if annotation.step is None else f" (step {annotation.step})"
+        words = ": ".join(part for part in (annotation.label or "", annotation.note) if part)
+        console.print(_line("\u270e ", sanitise(f"{annotation.author or '?'}{place}: {words}"), "magenta"))
 
 
 def _open(store: str | None) -> EpisodeStore:

@@ -330,7 +330,7 @@ class EpisodeStore(Notes):
         return self._operation(kind, episode_id, payload(self._privacy.record(record)))
 
     def _begin(self, head: Episode, now: datetime) -> Operation:
-        beside = {"owner": this_process(), "heartbeat_at": now.isoformat(), "run": payload(self._run)}
+        beside: dict[str, Any] = {"owner": this_process(), "heartbeat_at": now.isoformat(), "run": payload(self._run)}
         del beside["run"]["episodes"]
         if self._privacy.keeps_everything:
             return self._operation("begin", head.id, payload(head) | beside)

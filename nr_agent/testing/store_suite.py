@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,8 @@ class StoreConformance:
         """The store at a location."""
         scope: dict[str, Any] = {}
         exec(self.opener, scope)  # noqa: S102 - the class's own line
-        return scope["open_store"](location)
+        opener: Callable[[str], Any] = scope["open_store"]
+        return opener(location)
 
     # --- what goes in comes out ---
 

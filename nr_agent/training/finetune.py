@@ -175,7 +175,9 @@ class _Run:
         return done
 
     def _trainer(self) -> Any:
-        import trl  # noqa: PLC0415 - an extra, and slow to import
+        from importlib import import_module  # noqa: PLC0415 - TRL exports its names lazily, and types see none
+
+        trl: Any = import_module("trl")
 
         pairs = self.manifest.format == "preference"
         train, validation = self._dataset("train"), self._dataset("validation")
@@ -301,7 +303,7 @@ def _train(trainer: Any, checkpoint: str | None) -> None:
 def _watcher(progress: Progress) -> Any:
     from transformers import TrainerCallback  # noqa: PLC0415 - slow to import
 
-    class Watcher(TrainerCallback):  # type: ignore[misc]
+    class Watcher(TrainerCallback):
         """Tells how far the run is, and ends one that has gone astray."""
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **rest: Any) -> None:
