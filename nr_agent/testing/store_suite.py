@@ -152,12 +152,13 @@ class StoreConformance:
 
     def test_what_was_never_begun_is_an_error_for_the_caller(self, location: str) -> None:
         with self.open(location) as store:
-            for write in (
+            writes: list[Callable[[], Any]] = [
                 lambda: store.add("ghost", make_step(0)),
                 lambda: store.discard("ghost", [0]),
                 lambda: store.finish("ghost", status="completed"),
                 lambda: store.get("ghost"),
-            ):
+            ]
+            for write in writes:
                 with pytest.raises(NotFoundError):
                     write()
 
