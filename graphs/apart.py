@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -21,7 +21,7 @@ from nr_agent.graphs.reasoner import Reasoner
 def stream_apart(reasoner: Reasoner, given: Any, config: RunnableConfig) -> Iterator[dict[str, Any]]:
     """The events of a run."""
     context = _without_config()
-    parts = context.run(reasoner.stream, given, config, stream_mode="custom", version="v2")
+    parts: Any = context.run(reasoner.stream, given, config, stream_mode="custom", version="v2")
     try:
         while (part := context.run(next, parts, None)) is not None:
             yield part["data"]
@@ -29,13 +29,14 @@ def stream_apart(reasoner: Reasoner, given: Any, config: RunnableConfig) -> Iter
         context.run(_close, parts)
 
 
-async def astream_apart(reasoner: Reasoner, given: Any, config: RunnableConfig) -> AsyncIterator[dict[str, Any]]:
+async def astream_apart(reasoner: Reasoner, given: Any, config: RunnableConfig) -> AsyncGenerator[dict[str, Any], None]:
     """The events of a run; leaving them stops it."""
     events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
 
     async def follow() -> None:
         try:
-            async for part in reasoner.astream(given, config, stream_mode="custom", version="v2"):
+            parts: Any = reasoner.astream(given, config, stream_mode="custom", version="v2")
+            async for part in parts:
                 events.put_nowait(part["data"])
         finally:
             events.put_nowait(None)

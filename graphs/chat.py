@@ -9,10 +9,9 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import LanguageModelInput
+from langchain_core.language_models import LangSmithParams, LanguageModelInput
 from langchain_core.language_models.chat_models import (
     BaseChatModel,
-    LangSmithParams,
     agenerate_from_stream,
     generate_from_stream,
 )
@@ -246,10 +245,12 @@ class ChatNeuReasoner(BaseChatModel):
 
     def _reasoner(self) -> Reasoner:
         if self.reasoner is not None:
-            return self.reasoner
+            given: Reasoner = self.reasoner
+            return given
         with self._lock:
-            if self._made is None:
-                self._made = create_reasoner(
+            made: Reasoner | None = self._made
+            if made is None:
+                made = self._made = create_reasoner(
                     self.engine if self.engine is not None else self.model,
                     detector=self.detector,
                     policies=self.policies,
@@ -258,7 +259,7 @@ class ChatNeuReasoner(BaseChatModel):
                     mode=self.mode,
                     control=self.control,
                 )
-            return self._made
+            return made
 
     def _check_takes_tools(self) -> None:
         """Say early that a model knows no tools; its template's file says so, without its weights."""
