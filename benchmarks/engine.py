@@ -158,7 +158,10 @@ def graph_cost(engine: Any, rounds: int) -> list[Ratio]:
 
 
 def _graphs(engine: Any, count: int) -> tuple[float, list[int], int]:
-    """Seconds, tokens of each episode and steps in all of so many episodes at once."""
+    """Seconds, sampled tokens of each episode and steps in all of so many episodes at once.
+
+    Tokens that are inserted (the closing words) are taken in at once and not counted.
+    """
     store = EpisodeStore.in_memory()
     reasoner = create_reasoner(
         engine,
@@ -180,7 +183,8 @@ def _graphs(engine: Any, count: int) -> tuple[float, list[int], int]:
     taken = time.perf_counter() - started
     episodes = [store.get(outcome["reasoning"]["episode_id"]) for outcome in outcomes]
     steps = [step for episode in episodes for step in episode.kept]
-    return taken, [sum(len(step.ids) for step in episode.kept) for episode in episodes], len(steps)
+    sampled = [sum(lp is not None for step in episode.kept for lp in step.logprobs) for episode in episodes]
+    return taken, sampled, len(steps)
 
 
 def _at_once(engine: Any, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> float:
