@@ -174,10 +174,10 @@ def test_checkpoints_grow_by_the_same_for_every_step(tmp_path):
         connection.close()
         return checkpoints + writes
 
-    few, some, many = size(20, 10), size(40, 10), size(60, 10)
+    few, some, many = size(60, 10), size(120, 10), size(180, 10)
     assert abs((many - some) - (some - few)) < 0.05 * (some - few)
     # Longer thoughts cost nothing on the way: they are in the message at the end, as a write and in a checkpoint.
-    assert size(40, 2000) - some < 2.1 * 40 * 2000
+    assert size(120, 2000) - some < 2.1 * 120 * 2000
 
 
 STRICT = """
