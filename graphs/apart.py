@@ -15,7 +15,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.config import get_stream_writer
 
-from nr_agent.graphs.reasoner import Reasoner
+from nr_agent.graphs.ready import Reasoner
 
 
 def stream_apart(reasoner: Reasoner, given: Any, config: RunnableConfig) -> Iterator[dict[str, Any]]:

@@ -16,7 +16,8 @@ from nr_agent.graphs.lines import Book, EpisodeLine
 from nr_agent.graphs.memory import Memory
 from nr_agent.graphs.opening import Open
 from nr_agent.graphs.parts import Parts
-from nr_agent.graphs.reasoner import RECURSION_LIMIT, Graph, Reasoner, load_parts, next_node, open_store, waiting
+from nr_agent.graphs.ready import Reasoner, ready
+from nr_agent.graphs.reasoner import Graph, load_parts, next_node, open_store, waiting
 from nr_agent.graphs.recording import Record
 from nr_agent.graphs.state import ReasonerInput, ReasonerOutput, ReasonerState
 from nr_agent.policies import Policies, Remedies, choose_mode
@@ -118,8 +119,7 @@ def create_baseline(
     parameters = {item.name: getattr(own, item.name) for item in fields(own) if item.metadata.get("record", True)}
     settings = {"mode": remedies.mode, "control": False, "baseline": parameters}
     graph = _wire(ThinkAs(parts, baseline), Open(parts, budget=budget, seed=seed, settings=settings))
-    compiled = graph.compile(name=baseline.name)
-    return compiled.with_config({"recursion_limit": RECURSION_LIMIT, "metadata": {"ls_integration": "nr_agent"}})
+    return ready(graph.compile(name=baseline.name))
 
 
 def _wire(think: ThinkAs, opening: Open) -> Graph:

@@ -29,7 +29,8 @@ from nr_agent.graphs.chunks import Chunks
 from nr_agent.graphs.conversation import to_template
 from nr_agent.graphs.options import DRAWN, Options, read_choice
 from nr_agent.graphs.parts import Parts
-from nr_agent.graphs.reasoner import Reasoner, create_reasoner, parts_of
+from nr_agent.graphs.ready import Reasoner
+from nr_agent.graphs.reasoner import create_reasoner, parts_of
 from nr_agent.graphs.replies import lead
 
 

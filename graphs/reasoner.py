@@ -11,7 +11,6 @@ from weakref import WeakKeyDictionary
 from langchain_core.runnables import RunnableLambda
 from langgraph.cache.base import BaseCache
 from langgraph.graph import END, START, StateGraph
-from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Checkpointer
 
 from nr_agent.detection.protocol import Detector
@@ -26,6 +25,7 @@ from nr_agent.graphs.control import NODES
 from nr_agent.graphs.memory import Memory
 from nr_agent.graphs.opening import Open
 from nr_agent.graphs.parts import Parts
+from nr_agent.graphs.ready import Reasoner, ready
 from nr_agent.graphs.rechecking import Recheck
 from nr_agent.graphs.recording import Record
 from nr_agent.graphs.state import Fork, ReasonerInput, ReasonerOutput, ReasonerState
@@ -36,11 +36,7 @@ from nr_agent.policies import Policies, Remedies, Rules, choose_mode, load_polic
 if TYPE_CHECKING:
     from nr_agent.store import EpisodeStore
 
-RECURSION_LIMIT = 9_999
-"""Supersteps where nobody else sets a limit: our own budget ends a run long before."""
-
 Graph: TypeAlias = StateGraph[ReasonerState, ReasonerContext, ReasonerInput, ReasonerOutput]
-Reasoner: TypeAlias = CompiledStateGraph[ReasonerState, ReasonerContext, ReasonerInput, ReasonerOutput]
 _MADE: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 """The nodes of the graphs that are in use."""
 
@@ -101,8 +97,7 @@ def create_reasoner(
         control=control,
         exit_behavior=exit_behavior,
     )
-    compiled = graph.compile(checkpointer=checkpointer, cache=cache, name=name)
-    return compiled.with_config({"recursion_limit": RECURSION_LIMIT, "metadata": {"ls_integration": "nr_agent"}})
+    return ready(graph.compile(checkpointer=checkpointer, cache=cache, name=name))
 
 
 def build_reasoner(

@@ -11,7 +11,8 @@ from langgraph.runtime import Runtime
 from nr_agent.engine.protocol import ExtendRequest, Segment
 from nr_agent.graphs.context import ReasonerContext
 from nr_agent.graphs.parts import Parts
-from nr_agent.graphs.reasoner import RECURSION_LIMIT, Reasoner, build_reasoner, nodes_of, wire
+from nr_agent.graphs.ready import Reasoner, ready
+from nr_agent.graphs.reasoner import build_reasoner, nodes_of, wire
 from nr_agent.graphs.state import ReasonerState
 
 _LOADING = threading.Lock()
@@ -24,8 +25,7 @@ def make_graph() -> Reasoner:
     the first node that runs. The server brings its own checkpointer, so people can be asked.
     """
     names = ("open", "think", "recheck", "branch", "explore", "choose", "ask_human", "stop", "answer", "record")
-    compiled = wire({name: _Later(name) for name in names}).compile(name="nr_reasoner")
-    return compiled.with_config({"recursion_limit": RECURSION_LIMIT, "metadata": {"ls_integration": "nr_agent"}})
+    return ready(wire({name: _Later(name) for name in names}).compile(name="nr_reasoner"))
 
 
 class _Later:

@@ -7,7 +7,7 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import StructuredTool
 
-from nr_agent.graphs.reasoner import RECURSION_LIMIT, Reasoner
+from nr_agent.graphs.ready import RECURSION_LIMIT, Reasoner
 from nr_agent.graphs.state import ReasoningReport
 
 DESCRIPTION = (

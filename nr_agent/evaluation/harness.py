@@ -17,9 +17,6 @@ Solve = Callable[[Sequence[tuple[Problem, int]], Callable[[int], None]], list[Ma
 
 BASE = "vanilla"
 
-_SUPERSTEPS = 9_999
-"""Said with every problem: `batch` fills what a config leaves open with LangGraph's own 25, whatever the graph says."""
-
 
 @dataclass(frozen=True)
 class Row:
@@ -122,7 +119,6 @@ def graph_arm(make: Callable[[], Any], *, at_once: int = 32) -> Solve:
             [
                 {
                     "max_concurrency": at_once,
-                    "recursion_limit": _SUPERSTEPS,
                     "configurable": {
                         "nr_agent": {
                             "seed": seed,

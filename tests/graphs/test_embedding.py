@@ -155,3 +155,28 @@ def test_many_runs_at_once_do_not_mix(store):
     outputs = reasoner.batch([ask(f"item {n}") for n in range(8)])
     assert [output["reasoning"]["answer"] for output in outputs] == [str(n) for n in range(8)]
     assert engine.open_sequences == 0
+
+
+async def _collect(found):
+    return [output async for _, output in found]
+
+
+@pytest.mark.parametrize(
+    "ways",
+    [
+        lambda reasoner, *given: reasoner.batch(*given),
+        lambda reasoner, *given: asyncio.run(reasoner.abatch(*given)),
+        lambda reasoner, *given: [output for _, output in reasoner.batch_as_completed(*given)],
+        lambda reasoner, *given: asyncio.run(_collect(reasoner.abatch_as_completed(*given))),
+    ],
+    ids=["batch", "abatch", "batch_as_completed", "abatch_as_completed"],
+)
+def test_a_batch_is_not_cut_at_langgraph_s_own_limit_and_keeps_a_caller_s(store, ways):
+    engine = ScriptedEngine(lambda text: None if text.count("step") == 60 else "step")
+    reasoner = create_reasoner(engine, store=store)
+    inputs = [ask("a"), ask("b")]
+    for config in (None, {"tags": ["x"]}, [{"tags": ["x"]}, {}]):
+        reports = [output["reasoning"] for output in ways(reasoner, inputs, config)]
+        assert [(report["stop_reason"], report["steps"] >= 60) for report in reports] == [("finished", True)] * 2
+    cut = ways(reasoner, inputs, {"recursion_limit": 30})
+    assert [output["reasoning"]["stop_reason"] for output in cut] == ["step_budget"] * 2
