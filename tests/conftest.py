@@ -28,6 +28,16 @@ def own_settings(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def nano():
+    """The engine with the embedded LRM."""
+    from nr_agent.models.registry import load_engine
+
+    loaded = load_engine("nano")
+    yield loaded
+    loaded.shutdown()
+
+
+@pytest.fixture(scope="session")
 def postgres() -> Iterator[Path]:
     """A PostgreSQL server of our own on a socket in a temporary folder."""
     pytest.importorskip("psycopg", reason="psycopg is not installed (pip install 'nr-agent[postgres]')")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ _KINDS: dict[Level, str] = {"intra_step": "calculation", "inter_step": "stagnati
 _EXCERPT = 200
 
 
-class TimedDetector:
+class TimedDetector(ABC):
     """Asks for the scores of every step, and raises events at or above a threshold.
 
     Args:
@@ -42,6 +43,7 @@ class TimedDetector:
         """Begin to watch an episode."""
         return TimedObserver(self, episode_id)
 
+    @abstractmethod
     def scores(self, seen: Sequence[str], segment: Segment, text: str, *, key: str) -> Scores:
         """The scores of a step.
 
@@ -51,7 +53,6 @@ class TimedDetector:
             text: its text.
             key: names the look: the same for a repeated one.
         """
-        raise NotImplementedError
 
 
 class TimedObserver:

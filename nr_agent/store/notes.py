@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -25,16 +26,16 @@ if TYPE_CHECKING:
 _DRIFT = timedelta(minutes=10)
 
 
-class Notes:
+class Notes(ABC):
     """Part of the episode store; not for use by itself."""
 
     _database: Database
     _writer: Writer
     _privacy: Privacy
 
+    @abstractmethod
     def find(self, wanted: EpisodeFilter | None = None) -> Iterator[EpisodeSummary]:
         """The episodes that a filter lets through, newest first."""
-        raise NotImplementedError
 
     def watch(
         self, wanted: EpisodeFilter | None = None, *, every: float = 1.0, ended: threading.Event | None = None

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import math
+import pkgutil
 import signal
 import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -32,13 +33,14 @@ PATIENCE = 300.0
 STEPS = 5
 """Steps of an episode in this suite, the prompt included."""
 
-# Run in a process of its own: argv is the location, the name of the first episode, how many, and after how many
-# lines of output it kills itself (0: never). Every line tells of something that was acknowledged.
+# Run in a process of its own: argv is the location, the name of the first episode, how many, after how many lines of
+# output it kills itself (0: never), what opens a store, and its options. Every line tells of something that was
+# acknowledged.
 _WRITE = """
-import json, os, signal, sys
+import json, os, pkgutil, signal, sys
 from nr_agent.testing.store_suite import STEPS, make_episode, make_step
-OPENER
 location, first, count, last = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+opener, options = pkgutil.resolve_name(sys.argv[5]), json.loads(sys.argv[6])
 told = 0
 def tell(what, episode_id):
     global told
@@ -46,7 +48,7 @@ def tell(what, episode_id):
     told += 1
     if told == last:
         os.kill(os.getpid(), signal.SIGKILL)
-store = open_store(location)
+store = opener(location, **options)
 for number in range(count):
     whole = make_episode(f"{first}-{number}")
     store.begin(whole.model_copy(update={"steps": [], "events": [], "interventions": []}))
@@ -92,31 +94,30 @@ class StoreConformance:
         location: where a new, empty store can be opened, as text that another process can use; it outlives processes.
 
     Attributes:
-        opener: Python that defines `open_store(location)`, for other processes; `open` does the same in this one.
+        opener: what opens a store at a location, as `module:name`: other processes look it up, too.
+        options: that it is given by name; plain values.
         processes: how many write at once.
         episodes: how many each of them writes.
         large: bytes of the large step.
 
     Example:
         >>> class TestMyStore(StoreConformance):  # doctest: +SKIP
-        ...     opener = "from my_package import MyStore as open_store"
+        ...     opener = "my_package:MyStore"
         ...
         ...     @pytest.fixture
         ...     def location(self, tmp_path):
         ...         return str(tmp_path / "episodes")
     """
 
-    opener = "from nr_agent.store import EpisodeStore as open_store"
+    opener = "nr_agent.store:EpisodeStore"
+    options: ClassVar[Mapping[str, Any]] = {}
     processes = 8
     episodes = 200
     large = 50_000_000
 
     def open(self, location: str) -> Any:
         """The store at a location."""
-        scope: dict[str, Any] = {}
-        exec(self.opener, scope)  # noqa: S102 - the class's own line
-        opener: Callable[[str], Any] = scope["open_store"]
-        return opener(location)
+        return pkgutil.resolve_name(self.opener)(location, **self.options)
 
     # --- what goes in comes out ---
 
@@ -302,9 +303,9 @@ class StoreConformance:
     # --- beneath the tests ---
 
     def _start(self, location: str, first: str, count: int, last: int = 0) -> subprocess.Popen[bytes]:
-        code = _WRITE.replace("OPENER", self.opener)
+        store = (self.opener, json.dumps(dict(self.options)))
         return subprocess.Popen(  # noqa: S603 - this suite's own program
-            [sys.executable, "-c", code, location, first, str(count), str(last)],
+            [sys.executable, "-c", _WRITE, location, first, str(count), str(last), *store],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=Path.cwd(),

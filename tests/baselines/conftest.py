@@ -9,7 +9,6 @@ from nr_agent.engine.protocol import Sampling
 from nr_agent.episode import Episode, Step
 from nr_agent.graphs import Budget
 from nr_agent.graphs.baseline import create_baseline
-from nr_agent.models.registry import load_engine
 from nr_agent.store import EpisodeStore
 
 PROBLEMS = (
@@ -44,10 +43,8 @@ class Run:
 
 
 @pytest.fixture(scope="session")
-def engine():
-    loaded = load_engine("nano")
-    yield loaded
-    loaded.shutdown()
+def engine(nano):
+    return nano
 
 
 @pytest.fixture(scope="session")

@@ -67,6 +67,15 @@ def stopping(passes):
     assert ended <= marks[0] + MOST
 
 
+async def cancelled_amid(passes, marks, work):
+    """Cancel some work at the sixth pass, and mark it."""
+    task = asyncio.create_task(work)
+    loop = asyncio.get_running_loop()
+    passes.at[6] = lambda: (marks.append(passes.count), loop.call_soon_threadsafe(task.cancel))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 def reasoner(engine, store):
     return create_reasoner(engine, detector=None, store=store, sampling=GREEDY)
 
@@ -77,11 +86,7 @@ def statuses(store):
 
 def test_a_cancelled_task_stops_its_row(engine, passes, store):
     async def main():
-        task = asyncio.create_task(reasoner(engine, store).ainvoke(ASKED))
-        loop = asyncio.get_running_loop()
-        passes.at[6] = lambda: (marks.append(passes.count), loop.call_soon_threadsafe(task.cancel))
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await cancelled_amid(passes, marks, reasoner(engine, store).ainvoke(ASKED))
 
     with stopping(passes) as marks:
         asyncio.run(main())
@@ -127,11 +132,7 @@ def test_leaving_a_stream_stops_its_row(engine, passes, store):
                 async for part in parts:
                     assert part["type"] == "nr.open"
 
-        task = asyncio.create_task(follow())
-        loop = asyncio.get_running_loop()
-        passes.at[6] = lambda: (marks.append(passes.count), loop.call_soon_threadsafe(task.cancel))
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await cancelled_amid(passes, marks, follow())
 
     with stopping(passes) as marks:
         asyncio.run(main())
@@ -162,11 +163,7 @@ def test_a_step_of_the_engine_s_own_stops_when_its_task_is_cancelled(engine, pas
     ref, marks = engine.open([30, 31, 32]), []
 
     async def main():
-        task = asyncio.create_task(engine.aextend(ExtendRequest(ref, StopSpec(max_new=400), GREEDY)))
-        loop = asyncio.get_running_loop()
-        passes.at[6] = lambda: (marks.append(passes.count), loop.call_soon_threadsafe(task.cancel))
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await cancelled_amid(passes, marks, engine.aextend(ExtendRequest(ref, StopSpec(max_new=400), GREEDY)))
 
     asyncio.run(main())
     deadline = time.monotonic() + PATIENCE

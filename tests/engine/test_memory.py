@@ -1,7 +1,7 @@
 """A bounded cache: results stay what they are, memory stays below the bound, and only time is lost."""
 
 import pytest
-import torch
+from plain_pass import TorchConformance
 from tiny_families import FAMILIES, build
 
 from nr_agent.detection.collect import all_channels
@@ -9,7 +9,6 @@ from nr_agent.engine.protocol import ExtendRequest, Sampling, StopSpec
 from nr_agent.engine.torch_engine import Limits, TorchEngine
 from nr_agent.errors import ConfigurationError, ContextLengthError
 from nr_agent.neurons.tap import ChannelPlan
-from nr_agent.testing.engine_suite import EngineConformance
 
 TOKEN = 3 * 2 * 2 * 16 * 4
 """Bytes of a token in the cache of the tiny qwen3: layers, keys and values, heads, width, float32."""
@@ -38,17 +37,9 @@ def peak(cramped):
     hook.remove()
 
 
-class TestUnderABound(EngineConformance):
+class TestUnderABound(TorchConformance):
     def plan(self, engine):
         return ChannelPlan(all_channels(engine.model)[::5])
-
-    def plain_readings(self, engine, plan, ids):
-        with engine.quiet() as model, torch.inference_mode():
-            tap = plan.install(model)
-            model(input_ids=torch.tensor([ids]), use_cache=False)
-            values = tap.take(len(ids)).clone()
-            tap.remove()
-        return values
 
 
 def test_steps_that_outgrow_the_room_together_give_way_and_come_to_the_same(engine, cramped, peak):

@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+from plain_pass import TorchConformance
 from transformers import AutoTokenizer
 
 from nr_agent.detection.collect import all_channels
@@ -13,7 +14,6 @@ from nr_agent.graphs import Budget, create_reasoner
 from nr_agent.models.pull import pull
 from nr_agent.models.registry import load_engine
 from nr_agent.neurons.tap import ChannelPlan
-from nr_agent.testing.engine_suite import EngineConformance
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -40,17 +40,9 @@ def cramped(folder):
     loaded.shutdown()
 
 
-class TestSmolLM2(EngineConformance):
+class TestSmolLM2(TorchConformance):
     def plan(self, engine):
         return ChannelPlan(all_channels(engine.model)[::50])
-
-    def plain_readings(self, engine, plan, ids):
-        with engine.quiet() as model, torch.inference_mode():
-            tap = plan.install(model)
-            model(input_ids=torch.tensor([ids]), use_cache=False)
-            values = tap.take(len(ids)).clone()
-            tap.remove()
-        return values
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

@@ -1,13 +1,11 @@
 import pytest
 
-from nr_agent.models.registry import load_detector, load_engine
+from nr_agent.models.registry import load_detector
 
 
 @pytest.fixture(scope="session")
-def engine():
-    loaded = load_engine("nano")
-    yield loaded
-    loaded.shutdown()
+def engine(nano):
+    return nano
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from typing import ClassVar
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -29,10 +30,7 @@ class TestPostgreSQL(StoreConformance):
 class TestSQLiteThroughAFullQueue(StoreConformance):
     """The same with room for almost nothing in the queue."""
 
-    opener = (
-        "import functools\nfrom nr_agent.store import EpisodeStore\n"
-        "open_store = functools.partial(EpisodeStore, capacity=2)"
-    )
+    options: ClassVar = {"capacity": 2}
     processes, episodes, large = 2, 20, 100_000
     test_killed_at_any_stage_an_episode_is_there_as_far_as_it_was_acknowledged = None  # as with any queue
 

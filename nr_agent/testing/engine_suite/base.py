@@ -35,7 +35,7 @@ class Suite:
 
     def plain_readings(self, engine: Any, plan: TapPlan, ids: Sequence[int]) -> Tensor:
         """The same channels in one plain forward pass over `ids`, `[tokens, channels]`: what readings must equal."""
-        raise NotImplementedError
+        raise NotImplementedError("an engine with a plan says how its channels are read in a plain pass")
 
     def _prompt(self, engine: Engine, more: str = "") -> list[int]:
         return engine.codec.render([{"role": "user", "content": self.problem + more}])
