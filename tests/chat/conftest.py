@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nr_agent.models.registry import load_detector, load_engine
+from nr_agent.models.registry import load_detector
 
 
 def pytest_configure(config):
@@ -34,7 +34,6 @@ def vcr():
 
 
 @pytest.fixture(scope="session")
-def nano():
-    engine = load_engine("nano")
-    yield engine, load_detector("nano", engine)
-    engine.shutdown()
+def nano_detector(nano):
+    """The detector that ships with the embedded LRM, for its engine."""
+    return load_detector("nano", nano)

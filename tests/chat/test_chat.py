@@ -63,9 +63,8 @@ def plain(message):
 
 
 @pytest.fixture
-def chat(nano):
-    engine, detector = nano
-    return ChatNeuReasoner(engine=engine, detector=detector)
+def chat(nano, nano_detector):
+    return ChatNeuReasoner(engine=nano, detector=nano_detector)
 
 
 @pytest.mark.parametrize("seed", [0, 3])
@@ -357,7 +356,7 @@ def codecs(nano):
     tokenizer = train_tokenizer(samples=20)
     tokenizer.chat_template = HERMES
     hermes = TokenizerCodec(tokenizer, frozenset({tokenizer.convert_tokens_to_ids("<|im_end|>")}))
-    return nano[0].codec, hermes
+    return nano.codec, hermes
 
 
 @given(TEXT, TEXT, TEXT, TEXT)

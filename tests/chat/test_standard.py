@@ -26,19 +26,27 @@ pytestmark = [
 ]
 
 
-class OfNano:
+class OfOurs:
+    """What holds for every model of ours."""
+
+    @property
+    def chat_model_class(self):
+        return ChatNeuReasoner
+
+    @property
+    def supports_model_override(self) -> bool:
+        return False
+
+
+class OfNano(OfOurs):
     """The embedded LRM with its real weights and its detector, loaded by the constructor's own way."""
 
     engine: Any = None
     detector: Any = None
 
     @pytest.fixture(autouse=True)
-    def _loaded(self, nano):
-        self.engine, self.detector = nano
-
-    @property
-    def chat_model_class(self):
-        return ChatNeuReasoner
+    def _loaded(self, nano, nano_detector):
+        self.engine, self.detector = nano, nano_detector
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
@@ -57,12 +65,8 @@ class OfNano:
     def has_tool_choice(self) -> bool:
         return False
 
-    @property
-    def supports_model_override(self) -> bool:
-        return False
 
-
-class OfTools(OfNano):
+class OfTools(OfOurs):
     """A scripted model whose template knows tools."""
 
     @property
