@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.measuring import seconds
+from nr_agent.engine.linears import unblock
 
 Prompts = Sequence[Sequence[int]]
 Work = Callable[[], float]
@@ -39,7 +40,7 @@ def continuous(engine: Any, prompts: Prompts, new: int) -> Work:
     """
     from transformers import ContinuousBatchingConfig, GenerationConfig  # noqa: PLC0415 - a second to import
 
-    model = copy.deepcopy(engine.model)  # it changes the model's attention for good
+    model = _plain(engine.model)  # it changes the model's attention for good
     config = GenerationConfig(max_new_tokens=new, do_sample=False, eos_token_id=-1, pad_token_id=0)
     page = 16
     pages = sum(-(-(len(prompt) + new) // page) + 1 for prompt in prompts)
@@ -71,7 +72,7 @@ def nnsight(engine: Any, prompts: Prompts, new: int, neurons: Sequence[Any], *, 
     tokenizer = copy.deepcopy(engine.codec.tokenizer)
     tokenizer.padding_side = "left"
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    model = TransformersModel(copy.deepcopy(engine.model), tokenizer=tokenizer, task="text-generation")
+    model = TransformersModel(_plain(engine.model), tokenizer=tokenizer, task="text-generation")
     columns = _by_layer(neurons)
     batches = [list(map(list, prompts))] if padded else [[list(prompt)] for prompt in prompts]
 
@@ -101,7 +102,7 @@ def transformer_lens(engine: Any, prompts: Prompts, new: int, neurons: Sequence[
         warnings.simplefilter("ignore")
         bridge = TransformerBridge.boot_transformers(
             str(engine.model.config.name_or_path),
-            hf_model=copy.deepcopy(engine.model),
+            hf_model=_plain(engine.model),
             tokenizer=copy.deepcopy(engine.codec.tokenizer),
             device="cpu",
         )
@@ -127,6 +128,13 @@ def transformer_lens(engine: Any, prompts: Prompts, new: int, neurons: Sequence[
             raise RuntimeError(f"TransformerLens read {len(read)} times")
 
     return lambda: seconds(work)
+
+
+def _plain(model: Any) -> Any:
+    """A copy of a model as transformers loads it: what our engine changed to be faster is ours."""
+    plain = copy.deepcopy(model)
+    unblock(plain)
+    return plain
 
 
 def _greedy(new: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from nr_agent.engine.cache import SlotCache, attention_mask
+from nr_agent.engine.linears import block
 from nr_agent.engine.weights import input_device
 from nr_agent.errors import ConfigurationError, ModelError
 
@@ -58,6 +59,7 @@ class Runner:
                 f"{self.config.model_type} takes no positions", hint="use a model with rotary or learned positions"
             )
         self.cache = SlotCache(self.layers, slots=2, capacity=8)
+        block(model)
         self._prove()
         token_bytes = self.cache.nbytes // (self.cache.slots * self.cache.capacity)
         self.cache = SlotCache(self.layers, room=None if memory is None else _room(memory, token_bytes))

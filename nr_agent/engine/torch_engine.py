@@ -12,6 +12,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from nr_agent.engine.forward import Runner
+from nr_agent.engine.linears import unblock
 from nr_agent.engine.protocol import (
     Capabilities,
     ExtendRequest,
@@ -239,8 +240,9 @@ class TorchEngine:
             yield self.model
 
     def shutdown(self) -> None:
-        """Stop the thread and take the hooks out."""
+        """Stop the thread and leave the model as it was: without hooks, its modules plain."""
         self._scheduler.stop()
+        unblock(self.model)
         if self._tap is not None:
             self._tap.remove()
             self._tap = None
