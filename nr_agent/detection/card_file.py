@@ -92,6 +92,10 @@ def _markdown(manifest: Any, card: dict[str, Any]) -> list[str]:
         "",
         *_comparison(levels),
     ]
+    if card.get("left_out"):
+        lines += ["## Left out", ""]
+        lines += [f"- {level}: {reason}, too few to learn from." for level, reason in card["left_out"].items()]
+        lines += ["", "Nothing watches these levels.", ""]
     for level, row in levels.items():
         lines += _transfer(level, row.get("transfer") or {})
     lines += _injected(card.get("injected") or {})

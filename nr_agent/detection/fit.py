@@ -100,10 +100,11 @@ def fit(
     """Fit a detector and write it, its card and its traces to a folder.
 
     Sampling is the slow part; its traces are kept in `out/traces.jsonl` and used again by a later call with the
-    same model, problems and settings.
+    same model, problems and settings. A level with too few examples of a class to learn from is left out, and its
+    card says so: a model may simply not fail in that way.
 
     Raises:
-        DetectorError: a level has too few examples of a class to learn from.
+        DetectorError: no level has enough examples.
     """
     settings = settings or FitSettings()
     out.mkdir(parents=True, exist_ok=True)
@@ -113,17 +114,21 @@ def fit(
     rates = base_rates(labelled)
     log("  ".join(f"{level}: {rate:.1%} of the steps" for level, rate in rates.items()))
     splits = [split_of(traced.problem.text, settings.seed) for traced in traces]
+    levels, left_out = _fittable(labelled, splits)
+    for level, reason in left_out.items():
+        log(f"{level} is left out: {reason}")
     log("ranking channels")
     mon, control, mean, scale = rank_channels(engine.model, traces, labelled, splits, settings.choice())
+    mon, control = mon.only(levels), control.only(levels)
     log("reading the chosen channels")
     data = _features(engine.model, traces, labelled, splits, mon, mean, scale)
     random_data = _features(engine.model, traces, labelled, splits, control, mean, scale)
     around = read_surroundings(engine.model, traces)
     classifiers: dict[Level, StepClassifier] = {}
     chosen: list[LevelSettings] = []
-    card: dict[str, Any] = {"levels": {}}
-    for level in LEVELS:
-        families, classifier, trials = _train(level, data[level], settings)
+    card: dict[str, Any] = {"levels": {}, "left_out": left_out}
+    for level in levels:
+        families, classifier, trials = _train(data[level], settings)
         threshold = conformal_threshold(_maxima(level, data[level], families, classifier), settings.alpha[level])
         classifiers[level] = classifier
         speaks = threshold if threshold < 1 else None
@@ -155,11 +160,37 @@ def fit(
     detector = NeuronDetector(manifest, mean[columns], scale[columns], classifiers, push, engine.codec.decode)
     detector.save(out)
     log("completing the card")
-    slips = classifiers["intra_step"], data["intra_step"]
-    card["injected"] = natural_and_injected(engine, detector, *slips, traces, labelled, splits, seed=settings.seed)
+    if "intra_step" in levels:
+        slips = classifiers["intra_step"], data["intra_step"]
+        card["injected"] = natural_and_injected(engine, detector, *slips, traces, labelled, splits, seed=settings.seed)
     card["microseconds_per_token"] = microseconds_per_token(engine.model, detector, traces)
     write_card(out, manifest, card)
     return detector
+
+
+def _fittable(labelled: Sequence[Sequence[StepLabels]], splits: Sequence[str]) -> tuple[list[Level], dict[Level, str]]:
+    """The levels that can be learned, and why the others cannot."""
+    left_out: dict[Level, str] = {}
+    for level in LEVELS:
+        for name in SPLITS:
+            steps = [
+                label.of(level)
+                for labels, split in zip(labelled, splits, strict=True)
+                if split == name
+                for label in labels
+                if label.of(level) is not None
+            ]
+            failing = sum(map(bool, steps))
+            enough = bool(steps) if name == "calibration" else 0 < failing < len(steps)
+            if not enough:
+                left_out[level] = f"{failing} of the {len(steps)} steps of the {name} problems fail"
+                break
+    if len(left_out) == len(LEVELS):
+        raise DetectorError(
+            "; ".join(f"{level}: {reason}" for level, reason in left_out.items()),
+            hint="fit on more problems, or on others: too hard or too easy for the model, they teach nothing",
+        )
+    return [level for level in LEVELS if level not in left_out], left_out
 
 
 def split_of(text: str, seed: int) -> str:
@@ -235,20 +266,21 @@ def _features(
     scale: Tensor,
 ) -> dict[Level, LevelData]:
     """All families' features of every labelled step, through the observer that will watch later."""
+    levels: list[Level] = [group.level for group in mon.groups]
     channels = mon.channels()
     index = {channel: i for i, channel in enumerate(all_channels(model))}
     columns = torch.tensor([index[channel] for channel in channels])
-    blank: dict[Level, StepClassifier] = {level: StepClassifier(1) for level in LEVELS}
+    blank: dict[Level, StepClassifier] = {level: StepClassifier(1) for level in levels}
     manifest = DetectorManifest(
         id="fitting",
         model="",
         fingerprint="",
         tokenizer_hash="",
         mon=mon,
-        levels=[LevelSettings(level=level, families=FEATURE_FAMILIES, threshold=None, alpha=0) for level in LEVELS],
+        levels=[LevelSettings(level=level, families=FEATURE_FAMILIES, threshold=None, alpha=0) for level in levels],
     )
     detector = NeuronDetector(manifest, mean[columns], scale[columns], blank, push_table(model, channels))
-    data = {level: LevelData(len(mon.columns(level))) for level in LEVELS}
+    data = {level: LevelData(len(mon.columns(level))) for level in levels}
     for number, values in read_traces(model, traces, channels):
         observer = detector.observe("")
         traced = traces[number]
@@ -283,16 +315,10 @@ def _look(
 
 
 def _train(
-    level: Level, data: LevelData, settings: FitSettings
+    data: LevelData, settings: FitSettings
 ) -> tuple[tuple[FeatureFamily, ...], StepClassifier, dict[str, StepClassifier]]:
     """Train every candidate; the one with the best average precision on held problems is chosen."""
     train, held = data.split("train"), data.split("held")
-    for name, part in (("train", train), ("held", held)):
-        if not 0 < float(part.labels.sum()) < len(part.labels):
-            raise DetectorError(
-                f"{level}: the {name} problems' steps are all of one class",
-                hint="fit on more problems, or on harder ones",
-            )
     trials: dict[str, StepClassifier] = {}
     best: tuple[float, tuple[FeatureFamily, ...]] = (-1.0, CANDIDATES[0])
     for families in CANDIDATES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -34,6 +35,10 @@ class MixtureOfNeurons(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     groups: list[Group]
+
+    def only(self, levels: Sequence[Level]) -> MixtureOfNeurons:
+        """The groups of some levels."""
+        return MixtureOfNeurons(groups=[group for group in self.groups if group.level in levels])
 
     def channels(self) -> list[Channel]:
         """Every channel once, in a fixed order."""

@@ -4,13 +4,14 @@ import json
 import math
 import random
 import xml.etree.ElementTree as ET
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from transformers import AutoTokenizer
 
 from nr_agent.detection.card import Part
+from nr_agent.detection.detector import NeuronDetector
 from nr_agent.detection.fit import FitSettings, _hash, fit, split_of
 from nr_agent.detection.intervals import rate_interval, wilson
 from nr_agent.detection.labels import slip
@@ -22,6 +23,7 @@ from nr_agent.detection.traces import Traced, TracedStep
 from nr_agent.detection.transfer import spoil
 from nr_agent.engine.torch_engine import TorchEngine
 from nr_agent.episode import Problem
+from nr_agent.errors import DetectorError
 from nr_agent.models.registry import find_model
 from nr_agent.training.pretrain import build_model
 
@@ -145,14 +147,14 @@ def engine():
     loaded.shutdown()
 
 
-def made(engine, number, family):
+def made(engine, number, family, wrong=0.3, again=0.5):
     """Sums in a row, some wrong, one said twice, then the answer again and again."""
     rng = random.Random(f"{family} {number}")
     texts = []
     for _ in range(rng.randint(2, 4)):
         a, b = rng.randint(1, 99), rng.randint(1, 99)
-        texts.append(f"{a}+{b}={a + b + (rng.random() < 0.3)}")
-    if rng.random() < 0.5:
+        texts.append(f"{a}+{b}={a + b + (rng.random() < wrong)}")
+    if rng.random() < again:
         texts.append(texts[0])
     before = len(texts)
     texts += ["So the answer is 7.", "Let me check.", "So the answer is still 7."][: rng.randint(1, 3)]
@@ -172,12 +174,38 @@ def made(engine, number, family):
 def fitted(engine, tmp_path_factory):
     out = tmp_path_factory.mktemp("fitted")
     traces = [made(engine, number, family) for number in range(70) for family in ("chain_sum", "gcd")]
+    return out, fit_on(engine, traces, out), traces
+
+
+def fit_on(engine, traces, out, log=lambda _: None):
+    """Fit on traces that are there already."""
     settings = FitSettings()
     key = _hash(["tiny", [t.problem.text for t in traces], settings.temperature, settings.max_tokens, settings.seed])
     lines = [{"key": key}, *(asdict(t) | {"problem": t.problem.model_dump()} for t in traces)]
     (out / "traces.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    detector = fit(engine, [t.problem for t in traces], out, settings)
-    return out, detector, traces
+    return fit(engine, [t.problem for t in traces], out, settings, log=log)
+
+
+def test_a_level_at_which_the_model_never_fails_is_left_out_and_the_card_says_so(engine, tmp_path):
+    traces = [made(engine, number, "chain_sum", again=0) for number in range(90)]
+    told = []
+    detector = fit_on(engine, traces, tmp_path, told.append)
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert "inter_step" not in card["levels"]
+    assert "0 of the" in card["left_out"]["inter_step"]
+    assert any("inter_step is left out" in line for line in told)
+    assert "Left out" in (tmp_path / "card.md").read_text()
+    loaded = NeuronDetector.load(tmp_path, engine)
+    assert [level.settings.level for level in loaded.levels] == [level.settings.level for level in detector.levels]
+    assert {group.level for group in loaded.manifest.mon.groups} == set(card["levels"])
+
+
+def test_a_model_that_never_fails_gives_no_detector(engine, tmp_path):
+    traces = [made(engine, number, "chain_sum", wrong=0, again=0) for number in range(40)]
+    traces = [replace(traced, steps=[step for step in traced.steps if step.trial is None]) for traced in traces]
+    with pytest.raises(DetectorError, match="0 of the"):
+        fit_on(engine, traces, tmp_path)
+    assert not (tmp_path / "detector.json").exists()
 
 
 def test_the_card_has_every_figure_and_every_control(fitted):
