@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from langchain_core.runnables import RunnableLambda
 from langgraph.graph import END, START, StateGraph
-from langgraph.runtime import Runtime
 
 from nr_agent.engine.protocol import Engine, Sampling
 from nr_agent.graphs.answering import Answer
@@ -17,8 +18,9 @@ from nr_agent.graphs.memory import Memory
 from nr_agent.graphs.opening import Open
 from nr_agent.graphs.parts import Parts
 from nr_agent.graphs.ready import Reasoner, ready
-from nr_agent.graphs.reasoner import Graph, load_parts, next_node, open_store, waiting
+from nr_agent.graphs.reasoner import Graph, load_parts, next_node, open_store
 from nr_agent.graphs.recording import Record
+from nr_agent.graphs.running import quick, waiting
 from nr_agent.graphs.state import ReasonerInput, ReasonerOutput, ReasonerState
 from nr_agent.policies import Policies, Remedies, choose_mode
 from nr_agent.policies.baselines import Baseline
@@ -41,10 +43,25 @@ class ThinkAs:
         self.parts = parts
         self.baseline = baseline
 
-    def __call__(self, state: ReasonerState, runtime: Runtime[ReasonerContext]) -> dict[str, Any]:
+    def __call__(self, state: ReasonerState) -> dict[str, Any]:
         """Think until the line is closed or at its end."""
+        return self._think(state, Book(self.parts, state, self.baseline.name))
+
+    async def acall(self, state: ReasonerState) -> dict[str, Any]:
+        """The same for coroutines: a task that is cancelled stops the engine."""
+        book = Book(self.parts, state, self.baseline.name)
+        task = asyncio.ensure_future(asyncio.to_thread(self._think, state, book))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            book.halt()
+            await asyncio.wait([task])  # it cleans up
+            if not task.cancelled():
+                task.exception()  # it has been seen: the cancellation goes before it
+            raise
+
+    def _think(self, state: ReasonerState, book: Book) -> dict[str, Any]:
         with self.parts.guard(state["episode_id"]):
-            book = Book(self.parts, state, self.baseline.name)
             ref = self.parts.sequence(state)
             line = EpisodeLine(book, ref, branch=state["branch"], seed=state["seed"])
             self.baseline.think(line)
@@ -119,15 +136,15 @@ def create_baseline(
     parameters = {item.name: getattr(own, item.name) for item in fields(own) if item.metadata.get("record", True)}
     settings = {"mode": remedies.mode, "control": False, "baseline": parameters}
     graph = _wire(ThinkAs(parts, baseline), Open(parts, budget=budget, seed=seed, settings=settings))
-    return ready(graph.compile(name=baseline.name))
+    return ready(graph.compile(name=baseline.name), parts.leave)
 
 
 def _wire(think: ThinkAs, opening: Open) -> Graph:
     graph: Graph = StateGraph(ReasonerState, ReasonerContext, input_schema=ReasonerInput, output_schema=ReasonerOutput)
-    graph.add_node("open", opening)
-    graph.add_node("think", think)
-    graph.add_node("answer", waiting(Answer(think.parts)))
-    graph.add_node("record", Record(think.parts, raises=False))
+    graph.add_node("open", quick(opening, "open"))
+    graph.add_node("think", RunnableLambda(think, think.acall, name="think"))
+    graph.add_node("answer", waiting(Answer(think.parts), "answer"))
+    graph.add_node("record", quick(Record(think.parts, raises=False), "record"))
     graph.add_edge(START, "open")
     graph.add_conditional_edges("open", next_node, ["think", "answer"])
     graph.add_conditional_edges("think", next_node, ["answer", "record"])

@@ -32,6 +32,7 @@ from nr_agent.graphs.parts import Parts
 from nr_agent.graphs.ready import Reasoner
 from nr_agent.graphs.reasoner import create_reasoner, parts_of
 from nr_agent.graphs.replies import lead
+from nr_agent.graphs.threads import to_its_end
 
 
 class ChatNeuReasoner(BaseChatModel):
@@ -209,12 +210,13 @@ class ChatNeuReasoner(BaseChatModel):
         try:
             async for event in events:
                 write(event)
-                for chunk in chunks.take(event):
+                # At its end the episode is read from the store, which may let us wait.
+                for chunk in await asyncio.to_thread(chunks.take, event):
                     yield ChatGenerationChunk(message=chunk)
             chunks.check()
         finally:
             await events.aclose()
-            self._end(chunks)
+            await to_its_end(self._end, chunks)
 
     def _begin(self, parts: Parts, stop: list[str] | None, call: dict[str, Any]) -> tuple[Chunks, RunnableConfig]:
         """What becomes of the events, and what the run is told."""

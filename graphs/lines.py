@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from nr_agent.engine.protocol import ExtendRequest, Margin, Monitor, Sampling, Segment, SequenceRef, StopSpec, TextCodec
 from nr_agent.episode import Intervention, Step, StopReason, runs
+from nr_agent.errors import Cancelled
 from nr_agent.graphs.budget import Budget
 from nr_agent.graphs.control import Control
 from nr_agent.graphs.conversation import to_template
@@ -44,6 +47,9 @@ class Book:
         self.probes = 0
         self.interventions = 0
         self.started = time.monotonic()
+        self._lock = threading.Lock()
+        self._running: Future[Segment] | None = None
+        self._halted = False
 
     def record(self, step: Step) -> int:
         """Write a step down, under the next number."""
@@ -73,13 +79,27 @@ class Book:
         )
 
     def extend(self, request: ExtendRequest) -> Segment:
-        """Let the engine work; leaving it by an exception stops it."""
-        future = self.parts.engine.submit(request)
+        """Let the engine work; leaving it by an exception stops it.
+
+        Raises:
+            Cancelled: the episode was halted.
+        """
+        with self._lock:
+            if self._halted:
+                raise Cancelled(f"episode {self.episode_id} was halted")
+            future = self._running = self.parts.engine.submit(request)
         try:
             return future.result()
         except BaseException:
             future.cancel()
             raise
+
+    def halt(self) -> None:
+        """Stop the engine, from another thread: nothing more is thought in this episode."""
+        with self._lock:
+            self._halted = True
+            if self._running is not None:
+                self._running.cancel()
 
 
 class EpisodeLine:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from nr_agent.episode import EpisodeStatus, Intervention, Step, StopReason, meas
 from nr_agent.errors import Cancelled, EngineError, UnknownSequenceError
 from nr_agent.graphs.memory import Memory
 from nr_agent.graphs.stream import FailureStreamEvent, InterventionEvent, Part, StepEvent
+from nr_agent.graphs.threads import to_its_end
 from nr_agent.policies import Policies, Remedies
 from nr_agent.tokens import STEP_END, THINK
 
@@ -27,7 +28,13 @@ if TYPE_CHECKING:
     from nr_agent.store import EpisodeStore
 
 _TAIL = 16
-_INTERRUPTIONS = (KeyboardInterrupt, Cancelled, asyncio.CancelledError, concurrent.futures.CancelledError)
+_INTERRUPTIONS = (
+    KeyboardInterrupt,
+    GeneratorExit,
+    Cancelled,
+    asyncio.CancelledError,
+    concurrent.futures.CancelledError,
+)
 
 
 @dataclass
@@ -152,39 +159,61 @@ class Parts:
 
     def leave(self, episode_id: str) -> None:
         """Close an episode whose run nobody follows any more."""
-        self._finish(episode_id, "interrupted", None, "nobody followed it to its end", close=True)
+        self._finish(episode_id, "interrupted", None, "nobody followed it to its end")
 
     @contextmanager
-    def guard(self, episode_id: str, *, beside_others: bool = False, settle: bool = True) -> Iterator[None]:
+    def guard(self, episode_id: str, *, beside_others: bool = False) -> Iterator[None]:
         """Finish the episode as failed or interrupted when an error leaves a node, and let the error go on.
 
         Args:
             episode_id: the episode.
             beside_others: other nodes of the episode run at the same time. What they think counts when the
-                episode is resumed, so its sequences stay open.
-            settle: whether to `settle` when the node is through.
+                episode is resumed, so its sequences stay open when this node fails.
         """
-        for left in self.memory.enter(episode_id):
-            self.engine.close(left)
+        self._enter(episode_id)
         try:
             yield
-            if settle:
-                self.settle()
-        except GraphBubbleUp:
-            raise  # an interrupt, say: no error
-        except _INTERRUPTIONS:
-            self._finish(episode_id, "interrupted", None, "cancelled", close=not beside_others)
-            raise
+            self.settle()
         except BaseException as error:
-            reason = f"{type(error).__name__}: {error}"
-            self._finish(episode_id, "failed", "error", reason, close=not beside_others)
+            self._end_by(error, episode_id, beside_others)
             raise
 
+    @asynccontextmanager
+    async def aguard(self, episode_id: str, *, beside_others: bool = False) -> AsyncIterator[None]:
+        """`guard` for coroutines: what may wait for the database waits in a thread."""
+        await to_its_end(self._enter, episode_id)
+        try:
+            yield
+            await to_its_end(self.settle)
+        except GeneratorExit as error:
+            self._end_by(error, episode_id, beside_others)  # the loop is gone: there is nothing to wait in
+            raise
+        except BaseException as error:
+            await to_its_end(self._end_by, error, episode_id, beside_others)
+            raise
+
+    def _enter(self, episode_id: str) -> None:
+        for left in self.memory.enter(episode_id):
+            self.engine.close(left)
+
+    def _end_by(self, error: BaseException, episode_id: str, beside_others: bool) -> None:
+        if isinstance(error, GraphBubbleUp):
+            return  # an interrupt, say: no error
+        if isinstance(error, _INTERRUPTIONS):
+            self._finish(episode_id, "interrupted", None, "cancelled")
+        else:
+            reason = f"{type(error).__name__}: {error}"
+            self._finish(episode_id, "failed", "error", reason, close=not beside_others)
+
     def _finish(
-        self, episode_id: str, status: EpisodeStatus, reason: StopReason | None, error: str, *, close: bool
+        self, episode_id: str, status: EpisodeStatus, reason: StopReason | None, error: str, *, close: bool = True
     ) -> None:
-        if not close or self.clean_up(episode_id):
-            usage = measure_usage(self.store.get(episode_id).steps)
+        if close and not self.clean_up(episode_id):
+            return
+        episode = self.store.get(episode_id)
+        # Where one of several nodes fails, LangGraph cancels those beside it: that is no interruption.
+        if (status, episode.status) != ("interrupted", "failed"):
+            usage = measure_usage(episode.steps)
             self.store.finish(episode_id, status=status, stop_reason=reason, usage=usage, error=error)
 
     def _restore(self, state: Mapping[str, Any], ref: SequenceRef) -> SequenceRef:
@@ -196,7 +225,9 @@ class Parts:
                 f"episode {state['episode_id']} has {len(ids)} tokens in the store, its state speaks of {ref.length}",
                 hint="resume with the store that the episode was begun in (a file or a server, not memory)",
             )
-        return self.engine.restore(ids[: ref.length], seed=state["seed"])
+        restored = self.engine.restore(ids[: ref.length], seed=state["seed"])
+        self.memory.hold(state["episode_id"], restored)
+        return restored
 
     def _parts(self, step: Step) -> list[Part]:
         parts, at = [], 0

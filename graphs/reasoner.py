@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
-from langchain_core.runnables import RunnableLambda
 from langgraph.cache.base import BaseCache
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Checkpointer
@@ -28,9 +26,10 @@ from nr_agent.graphs.parts import Parts
 from nr_agent.graphs.ready import Reasoner, ready
 from nr_agent.graphs.rechecking import Recheck
 from nr_agent.graphs.recording import Record
+from nr_agent.graphs.running import quick, waiting
 from nr_agent.graphs.state import Fork, ReasonerInput, ReasonerOutput, ReasonerState
 from nr_agent.graphs.stopping import Stop
-from nr_agent.graphs.thinking import Generating, Think, arun, run
+from nr_agent.graphs.thinking import Think
 from nr_agent.policies import Policies, Remedies, Rules, choose_mode, load_policies
 
 if TYPE_CHECKING:
@@ -97,7 +96,8 @@ def create_reasoner(
         control=control,
         exit_behavior=exit_behavior,
     )
-    return ready(graph.compile(checkpointer=checkpointer, cache=cache, name=name))
+    compiled = graph.compile(checkpointer=checkpointer, cache=cache, name=name)
+    return ready(compiled, nodes_of(graph)["open"].parts.leave)
 
 
 def build_reasoner(
@@ -174,7 +174,7 @@ def wire(nodes: Mapping[str, Any]) -> Graph:
     """The ways between the nodes, which are given by name."""
     graph: Graph = StateGraph(ReasonerState, ReasonerContext, input_schema=ReasonerInput, output_schema=ReasonerOutput)
     for name, node in nodes.items():
-        made = waiting(node, name) if name in GENERATING else node
+        made = waiting(node, name) if name in GENERATING else quick(node, name)
         graph.add_node(name, made, input_schema=Fork if name == "explore" else None)
     after_step = [*NODES.values(), "answer", "record"]
     graph.add_edge(START, "open")
@@ -194,11 +194,6 @@ def wire(nodes: Mapping[str, Any]) -> Graph:
 def next_node(state: ReasonerState) -> str:
     """The node that a state names as the next."""
     return state["next"]
-
-
-def waiting(node: Generating, name: str | None = None) -> RunnableLambda[Any, dict[str, Any]]:
-    """A node that waits for the engine: in a thread, or in a coroutine that can be cancelled."""
-    return RunnableLambda(partial(run, node), partial(arun, node), name=name or type(node).__name__.lower())
 
 
 def load_parts(engine: Engine | str, detector: Detector | Literal["auto"] | None) -> tuple[Engine, Detector | None]:

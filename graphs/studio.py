@@ -25,7 +25,8 @@ def make_graph() -> Reasoner:
     the first node that runs. The server brings its own checkpointer, so people can be asked.
     """
     names = ("open", "think", "recheck", "branch", "explore", "choose", "ask_human", "stop", "answer", "record")
-    return ready(wire({name: _Later(name) for name in names}).compile(name="nr_reasoner"))
+    nodes = {name: _Later(name) for name in names}
+    return ready(wire(nodes).compile(name="nr_reasoner"), lambda episode_id: nodes["open"].parts.leave(episode_id))
 
 
 class _Later:

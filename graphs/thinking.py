@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from nr_agent.answers import states_answer
 from nr_agent.detection.protocol import Look
@@ -17,52 +15,6 @@ from nr_agent.graphs.memory import KEPT
 from nr_agent.graphs.parts import Parts
 from nr_agent.policies import recheck_outcome
 from nr_agent.tokens import CORRECTION_TOKENS, END_THINK, STEP_END
-
-
-class Generating(Protocol):
-    """A node that extends a sequence: what is before it and after it, so that both ways to wait share them."""
-
-    parts: Parts
-    beside_others: bool
-
-    def prepare(self, state: Any) -> ExtendRequest | None:
-        """What to generate; None for nothing."""
-        ...
-
-    def finish(self, state: Any, segment: Segment | None, seconds: float) -> dict[str, Any]:
-        """The state's update."""
-        ...
-
-
-def run(node: Generating, state: Any) -> dict[str, Any]:
-    """Run a generating node; leaving it by an exception stops the engine."""
-    with node.parts.guard(state["episode_id"], beside_others=node.beside_others):
-        request = node.prepare(state)
-        started = time.monotonic()
-        segment = None
-        if request is not None:
-            future = node.parts.engine.submit(request)
-            try:
-                segment = future.result()
-            except BaseException:
-                future.cancel()
-                raise
-        return node.finish(state, segment, time.monotonic() - started)
-
-
-async def arun(node: Generating, state: Any) -> dict[str, Any]:
-    """`run` for coroutines: a task that is cancelled stops the engine."""
-    # A node of the Studio's loads its parts now, which would hold everybody else up.
-    parts = await asyncio.to_thread(getattr, node, "parts")
-    with parts.guard(state["episode_id"], beside_others=node.beside_others, settle=False):
-        request = await asyncio.to_thread(node.prepare, state)
-        started = time.monotonic()
-        segment = None
-        if request is not None:
-            segment = await asyncio.wrap_future(parts.engine.submit(request))
-        update = await asyncio.to_thread(node.finish, state, segment, time.monotonic() - started)
-        await asyncio.to_thread(parts.settle)  # not in here: the database may let us wait
-        return update
 
 
 @dataclass

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 
-class NRAgentError(Exception):
+class NRAgentError(RuntimeError):
     """Base of every error that this library raises on purpose.
+
+    A `RuntimeError`, as trying again does not help: LangGraph's usual retry policy lets those go, and its server tells
+    their text.
 
     Args:
         message: what went wrong, and where.

@@ -1,0 +1,105 @@
+"""How nodes run: in a thread, or in a coroutine whose task can be cancelled at any time.
+
+Every node has both ways. A node that only had the first would run on in its thread when its task is cancelled, with
+nobody to clean up behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from typing import Any, Protocol
+
+from langchain_core.runnables import RunnableLambda
+from langgraph.runtime import Runtime, get_runtime
+
+from nr_agent.engine.protocol import ExtendRequest, Segment
+from nr_agent.graphs.context import ReasonerContext
+from nr_agent.graphs.parts import Parts
+from nr_agent.graphs.state import ReasonerState
+from nr_agent.graphs.threads import to_its_end
+
+Node = RunnableLambda[Any, dict[str, Any]]
+
+
+class Quick(Protocol):
+    """A node that is soon done."""
+
+    parts: Parts
+
+    def __call__(self, state: ReasonerState, runtime: Runtime[ReasonerContext]) -> dict[str, Any]:
+        """The state's update."""
+        ...
+
+
+class Generating(Protocol):
+    """A node that extends a sequence: what is before it and after it, so that both ways to wait share them."""
+
+    parts: Parts
+    beside_others: bool
+
+    def prepare(self, state: Any) -> ExtendRequest | None:
+        """What to generate; None for nothing."""
+        ...
+
+    def finish(self, state: Any, segment: Segment | None, seconds: float) -> dict[str, Any]:
+        """The state's update."""
+        ...
+
+
+def quick(node: Quick, name: str) -> Node:
+    """A node that is soon done: a task that is cancelled meanwhile leaves its episode closed."""
+    return RunnableLambda(partial(_do, node), partial(_ado, node), name=name)
+
+
+def waiting(node: Generating, name: str) -> Node:
+    """A node that waits for the engine: leaving it by an exception, or cancelling its task, stops the engine."""
+    return RunnableLambda(partial(_run, node), partial(_arun, node), name=name)
+
+
+def _do(node: Quick, state: Any) -> dict[str, Any]:
+    return node(state, get_runtime(ReasonerContext))
+
+
+async def _ado(node: Quick, state: Any) -> dict[str, Any]:
+    worked_on: list[str] = []
+
+    def work() -> dict[str, Any]:
+        update = _do(node, state)
+        worked_on.append(update.get("episode_id") or state["episode_id"])
+        return update
+
+    try:
+        return await to_its_end(work)
+    except asyncio.CancelledError:
+        for episode_id in worked_on:
+            await to_its_end(node.parts.leave, episode_id)
+        raise
+
+
+def _run(node: Generating, state: Any) -> dict[str, Any]:
+    with node.parts.guard(state["episode_id"], beside_others=node.beside_others):
+        request = node.prepare(state)
+        started = time.monotonic()
+        segment = None
+        if request is not None:
+            future = node.parts.engine.submit(request)
+            try:
+                segment = future.result()
+            except BaseException:
+                future.cancel()
+                raise
+        return node.finish(state, segment, time.monotonic() - started)
+
+
+async def _arun(node: Generating, state: Any) -> dict[str, Any]:
+    # A node of the Studio's loads its parts now, which would hold everybody else up.
+    parts = await asyncio.to_thread(getattr, node, "parts")
+    async with parts.aguard(state["episode_id"], beside_others=node.beside_others):
+        request = await to_its_end(node.prepare, state)
+        started = time.monotonic()
+        segment = None
+        if request is not None:
+            segment = await asyncio.wrap_future(parts.engine.submit(request))
+        return await to_its_end(node.finish, state, segment, time.monotonic() - started)

@@ -1,0 +1,224 @@
+"""Whoever leaves a run, wherever it is just then, leaves nothing open, and nothing waits for the database in a loop."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+from graphs_helpers import ask, words
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import NodeTimeoutError
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.types import RetryPolicy, TimeoutPolicy
+
+from nr_agent import ChatNeuReasoner
+from nr_agent.errors import BudgetExceededError, NRAgentError
+from nr_agent.graphs import Budget, create_reasoner
+from nr_agent.graphs.baseline import create_baseline
+from nr_agent.policies import BranchPolicy, RecheckPolicy
+from nr_agent.policies.baselines import SelfConsistency, Vanilla
+from nr_agent.store import EpisodeStore
+from nr_agent.testing import ScriptedDetector, ScriptedEngine
+
+TOLD = ["first", "slip", "better", "circle", "way", "last"]
+
+
+def script(text: str, seed: int) -> str | None:
+    thoughts = text.split("<think>\n")[-1]
+    return next((word for word in TOLD if word not in thoughts), None)
+
+
+def build(store, *, engine=None, **options):
+    return create_reasoner(
+        engine or ScriptedEngine(script),
+        detector=ScriptedDetector(words),
+        policies={"intra_step": RecheckPolicy(rollback=True), "inter_step": BranchPolicy(back=0)},
+        store=store,
+        **options,
+    )
+
+
+def inside(reasoner, **options):
+    graph = StateGraph(MessagesState)
+    graph.add_node("solver", reasoner, **options)
+    graph.add_edge(START, "solver")
+    graph.add_edge("solver", END)
+    return graph.compile()
+
+
+def statuses(store):
+    return [summary.status for summary in store.find()]
+
+
+@pytest.mark.parametrize("saver", [None, InMemorySaver()], ids=["without", "memory"])
+def test_a_stream_may_be_left_at_every_event(store, saver):
+    total = len(list(build(store).stream(ask(), stream_mode="custom")))
+    assert total > 12
+    for left in range(1, total):
+        engine = ScriptedEngine(script)
+        reasoner = build(store, engine=engine, checkpointer=saver)
+        parts = reasoner.stream(ask(), {"configurable": {"thread_id": str(left)}}, stream_mode="custom")
+        for number, _ in enumerate(parts, 1):
+            if number == left:
+                break
+        parts.close()
+        assert engine.open_sequences == 0, left
+        assert "running" not in statuses(store)
+
+
+def test_a_stream_of_coroutines_may_be_left_at_every_event(store):
+    total = len(list(build(store).stream(ask(), stream_mode="custom")))
+
+    async def leave(reasoner, left):
+        async with aclosing(reasoner.astream(ask(), stream_mode="custom")) as parts:
+            number = 0
+            async for _ in parts:
+                number += 1
+                if number == left:
+                    break
+
+    for left in range(1, total):
+        engine = ScriptedEngine(script)
+        asyncio.run(leave(build(store, engine=engine), left))
+        assert engine.open_sequences == 0, left
+        assert "running" not in statuses(store)
+
+
+async def cancel_after(seconds, work):
+    task = asyncio.create_task(work)
+    await asyncio.sleep(seconds)
+    task.cancel()
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return None
+
+
+@pytest.mark.parametrize("where", ["alone", "in a graph", "chat"])
+def test_a_task_may_be_cancelled_at_any_time(where, store):
+    """At sixty moments of a run."""
+    ways = {
+        "alone": lambda reasoner: reasoner.ainvoke(ask()),
+        "in a graph": lambda reasoner: inside(reasoner).ainvoke(ask()),
+        "chat": lambda reasoner: ChatNeuReasoner(reasoner=reasoner).ainvoke("What is 2+2?"),
+    }
+    finished = 0
+    for number in range(60):
+        engine = ScriptedEngine(script, seconds_a_token=0.0002)
+        run = ways[where](build(store, engine=engine))
+        finished += asyncio.run(cancel_after(number * 0.002, run)) is not None
+        assert engine.open_sequences == 0, number
+        assert "running" not in statuses(store), number
+    assert finished < 60
+
+
+def steps(store, report):
+    episode = store.get(report["episode_id"])
+    assert episode.status == "completed"
+    return [(step.index, step.branch, step.start, step.text, step.discarded) for step in episode.steps]
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["in the process", "restarted"])
+def test_an_episode_that_was_left_at_any_event_can_be_gone_on_with(restarted, store):
+    undisturbed = build(store)
+    total = len(list(undisturbed.stream(ask(), stream_mode="custom")))
+    expected = steps(store, undisturbed.invoke(ask())["reasoning"])
+    for left in range(1, total):
+        saver, thread = InMemorySaver(), {"configurable": {"thread_id": "1"}}
+        reasoner = build(store, checkpointer=saver)
+        parts = reasoner.stream(ask(), thread, stream_mode="custom", durability="sync")
+        for number, _ in enumerate(parts, 1):
+            if number == left:
+                break
+        parts.close()
+        engine = ScriptedEngine(script)
+        again = build(store, engine=engine, checkpointer=saver) if restarted else reasoner
+        report = again.invoke(None, thread)["reasoning"]
+        assert steps(store, report) == expected, left
+        assert engine.open_sequences == 0
+
+
+@pytest.mark.parametrize("policy", [TimeoutPolicy(run_timeout=0.3), TimeoutPolicy(idle_timeout=0.3)])
+@pytest.mark.parametrize("called", [False, True], ids=["as the node", "in the node"])
+def test_a_time_out_of_the_node_around_it_ends_the_episode(policy, called, store):
+    async def solver(state):
+        return await reasoner.ainvoke(state)
+
+    engine = ScriptedEngine(["x" * 100_000], context=200_000, seconds_a_token=0.002)
+    reasoner = build(store, engine=engine, budget=Budget(max_step_tokens=10**5, max_tokens=10**5))
+    with pytest.raises(NodeTimeoutError):
+        asyncio.run(inside(solver if called else reasoner, timeout=policy).ainvoke(ask()))
+    assert statuses(store) == ["interrupted"] and engine.open_sequences == 0
+
+
+@pytest.mark.parametrize("baseline", [Vanilla(), SelfConsistency(samples=3)])
+def test_a_baseline_stops_when_its_task_is_cancelled(baseline, store):
+    engine = ScriptedEngine(["x" * 100_000], context=200_000, seconds_a_token=0.002)
+    reasoner = create_baseline(engine, baseline, store=store)
+    assert asyncio.run(cancel_after(0.3, reasoner.ainvoke(ask()))) is None
+    assert statuses(store) == ["interrupted"] and engine.open_sequences == 0
+
+
+def test_a_failing_fork_fails_the_episode_though_those_beside_it_are_cancelled(store):
+    def forking(text: str, seed: int) -> str | None:
+        if text.endswith("<|branch|>"):
+            if seed == 1:
+                raise LookupError("lost")
+            return "x" * 5000
+        return None if "<|branch|>" in text else "circle"
+
+    engine = ScriptedEngine(forking, seconds_a_token=0.001)
+    with pytest.raises(LookupError):
+        asyncio.run(build(store, engine=engine, budget=Budget(max_step_tokens=4000)).ainvoke(ask()))
+    assert statuses(store) == ["failed"]
+
+
+class ShyStore(EpisodeStore):
+    """Notes who calls it inside of an event loop, where the database would hold everybody else up."""
+
+    def __getattribute__(self, name: str):
+        if name in ("begin", "add", "discard", "finish", "get", "find", "delete", "flush"):
+            try:
+                asyncio.get_running_loop()
+            except RuntimeError:
+                pass
+            else:
+                super().__getattribute__("caught").append(name)
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("how", ["ends", "fails", "is cancelled", "chat", "chat is cancelled", "baseline"])
+def test_nothing_waits_for_the_database_in_an_event_loop(how):
+    store = ShyStore.in_memory()
+    store.caught = []
+
+    def failing(text: str) -> str:
+        raise LookupError("lost")
+
+    slow = ScriptedEngine(["x" * 100_000], context=200_000, seconds_a_token=0.002)
+    engine = {"fails": ScriptedEngine(failing)}.get(how, slow if "cancelled" in how else ScriptedEngine(script))
+    reasoner = create_baseline(engine, Vanilla(), store=store) if how == "baseline" else build(store, engine=engine)
+    run = ChatNeuReasoner(engine=engine, store=store).ainvoke("q") if "chat" in how else reasoner.ainvoke(ask())
+    if "cancelled" in how:
+        assert asyncio.run(cancel_after(0.2, run)) is None
+    elif how == "fails":
+        with pytest.raises(LookupError):
+            asyncio.run(run)
+    else:
+        asyncio.run(run)
+    assert store.caught == []
+    assert "running" not in statuses(store) and len(statuses(store)) == 1
+
+
+def test_errors_of_ours_are_not_tried_again_by_a_graph_around_it(store):
+    tried = []
+
+    def endless(text: str) -> str:
+        tried.append(text)
+        return "on and on"
+
+    reasoner = build(store, engine=ScriptedEngine(endless), budget=Budget(max_steps=2), exit_behavior="error")
+    with pytest.raises(BudgetExceededError):
+        inside(reasoner, retry_policy=RetryPolicy(initial_interval=0.01)).invoke(ask())
+    assert len(tried) == 2 and issubclass(NRAgentError, RuntimeError)
