@@ -1,4 +1,7 @@
-"""No test reads the settings of whoever runs it, and none writes into their data. PostgreSQL is a server of our own."""
+"""No test reads the settings of whoever runs it, and none writes into their data. PostgreSQL is a server of our own.
+
+LangGraph reads checkpoints strictly, in every test: what is in a state is of a type that it knows.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,15 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 _SERVER = Path("/usr/lib/postgresql/15/bin")
 _NUMBERS = itertools.count()
+
+os.environ.setdefault("LANGGRAPH_STRICT_MSGPACK", "true")  # it is read when LangGraph is imported
 
 SETTINGS = ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "XDG_DATA_HOME")
 
@@ -25,6 +30,14 @@ def own_settings(tmp_path_factory):
             patch.delenv(name)
         patch.setenv("NR_AGENT_HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def known_types(caplog):
+    """LangGraph knows the type of everything that comes out of a checkpoint."""
+    yield
+    said = [record.getMessage() for record in caplog.get_records("call")]
+    assert not [text for text in said if "unregistered type" in text or "Blocked deserialization" in text]
 
 
 @pytest.fixture(scope="session")
@@ -68,11 +81,20 @@ def postgres() -> Iterator[Path]:
 
 
 @pytest.fixture
-def postgres_url(postgres: Path) -> str:
-    """The URL of a new, empty database."""
+def new_database(postgres: Path) -> Callable[[], str]:
+    """Makes empty databases; gives their URLs."""
     import psycopg
 
-    name = f"store{next(_NUMBERS)}"
-    with psycopg.connect(f"host={postgres} user=postgres dbname=postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
-    return f"postgresql://postgres@/{name}?host={postgres}"
+    def create() -> str:
+        name = f"store{next(_NUMBERS)}"
+        with psycopg.connect(f"host={postgres} user=postgres dbname=postgres", autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        return f"postgresql://postgres@/{name}?host={postgres}"
+
+    return create
+
+
+@pytest.fixture
+def postgres_url(new_database: Callable[[], str]) -> str:
+    """The URL of a new, empty database."""
+    return new_database()

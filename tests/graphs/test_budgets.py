@@ -6,9 +6,11 @@ import asyncio
 
 import pytest
 from graphs_helpers import ask, words
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.tools import tool
+from langgraph.graph import START, MessagesState, StateGraph
 
+from nr_agent import ChatNeuReasoner
 from nr_agent.errors import BudgetExceededError
 from nr_agent.graphs import Budget, as_tool, create_reasoner
 from nr_agent.policies import Policies, load_policies
@@ -80,23 +82,50 @@ def test_any_recursion_limit_ends_with_an_answer(what, limit, store):
     assert engine.open_sequences == 0
 
 
-def test_pipe_of_runnables_ends_with_an_answer():
-    reasoner = create_reasoner(ScriptedEngine(endless))
-    pipe = RunnableLambda(ask) | reasoner | RunnableLambda(lambda state: state["reasoning"])
-    report = pipe.invoke("2+2?")
-    assert report["stop_reason"] == "step_budget" and report["answer"] == "42"
-    assert report["steps"] >= 15
+def node_of(reasoner):
+    graph = StateGraph(MessagesState)
+    graph.add_node("solver", reasoner)
+    graph.add_edge(START, "solver")
+    return graph.compile()
 
 
-def test_plain_tool_ends_with_an_answer():
-    reasoner = create_reasoner(ScriptedEngine(endless))
+def called(reasoner):
+    return RunnableLambda(reasoner.invoke, reasoner.ainvoke)
 
+
+def tool_of(reasoner):
     @tool
-    def think(question: str) -> str:
-        """Think about a question."""
-        return reasoner.invoke(ask(question))["reasoning"]["answer"]
+    def think(question: str, config: RunnableConfig) -> str:
+        """Think about a question, under the limit of whoever asks."""
+        return reasoner.invoke(ask(question), config)["messages"][-1].content
 
-    assert think.invoke({"question": "2+2?"}) == "42"
+    return RunnableLambda(lambda state: {"messages": [think.invoke({"question": "2+2?"}, {"recursion_limit": 25})]})
+
+
+@pytest.mark.parametrize("what", ["plain", "mixed"])
+@pytest.mark.parametrize("way", ["threads", "coroutines"])
+@pytest.mark.parametrize("limit", [None, 25])
+@pytest.mark.parametrize("wrapped", [lambda reasoner: reasoner, node_of, called, tool_of])
+def test_pipe_of_runnables_ends_with_an_answer(wrapped, limit, way, what, store):
+    parts = ["slip", "circle", "a", "b", "c"]
+    script = (lambda text: parts[text.count("\n\n") % 5]) if what == "mixed" else endless
+    policies = Policies(load_policies("default").on, max_interventions=99)
+    engine = ScriptedEngine(script)
+    reasoner = create_reasoner(engine, detector=ScriptedDetector(words), policies=policies, store=store)
+    pipe = RunnableLambda(ask) | wrapped(reasoner) | RunnableLambda(lambda state: state["messages"][-1])
+    config = None if limit is None else {"recursion_limit": limit}
+    found = pipe.invoke("2+2?", config) if way == "threads" else asyncio.run(pipe.ainvoke("2+2?", config))
+    assert getattr(found, "content", found) == "42"
+    (summary,) = store.find()
+    episode = store.get(summary.id)
+    assert episode.stop_reason == "step_budget" and sum(step.kind == "think" for step in episode.steps) >= 12
+    assert engine.open_sequences == 0
+
+
+def test_pipe_with_the_chat_model_has_its_whole_budget():
+    chat = ChatNeuReasoner(engine=ScriptedEngine(endless), budget=Budget(max_steps=40))
+    message = (RunnableLambda(str) | chat).invoke("2+2?")
+    assert message.response_metadata["nr_agent"]["steps"] == 40
 
 
 def test_as_tool_has_the_whole_budget_and_hands_over_the_report():
