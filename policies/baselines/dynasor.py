@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from nr_agent.engine.protocol import Sampling
 from nr_agent.policies.baselines.protocol import Line, sampled
-from nr_agent.policies.baselines.texts import boxed, same_answer, says
+from nr_agent.policies.baselines.texts import boxed, same_answer, says, spells_control
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,10 @@ class Dynasor:
                 continue
             asked = line.probe(self.probe, max_new=self.probe_tokens, sampling=Sampling(temperature=0.6, top_p=0.95))
             text = "" if asked is None else sampled(line.codec, asked)[2]
-            answers.append("" if says(text, self.doubts) else boxed(text))
+            answer = boxed(text)
+            # What is put in may hold control tokens, and is not to get them from a problem that the model repeats.
+            doubtful = says(text, self.doubts) or spells_control(line.codec, answer)
+            answers.append("" if doubtful else answer)
             last = answers[-self.agree :]
             if len(last) == self.agree and all(one and same_answer(one, last[-1]) for one in last):
                 line.close(self.answer % last[-1], answer=last[-1])

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Final
 
 from nr_agent.engine.protocol import Segment, TextCodec
+from nr_agent.tokens import CORRECTION_TOKENS, END_OF_TEXT, END_THINK, THINK, TURN_END, TURN_START
 
 SENTENCE_ENDS: Final = (".", "?", "!", "\n")
 """Strings behind which a sentence has ended."""
@@ -41,6 +42,12 @@ def same_answer(first: str, second: str) -> bool:
 def says(text: str, words: Iterable[str]) -> bool:
     """Whether one of these words is in a text, as a whole word."""
     return re.search(rf"\b(?:{'|'.join(map(re.escape, words))})\b", text, re.IGNORECASE) is not None
+
+
+def spells_control(codec: TextCodec, text: str) -> bool:
+    """Whether a text, which a model may have spelled in letters, would be encoded with a control token in it."""
+    known = (THINK, END_THINK, TURN_START, TURN_END, END_OF_TEXT, *CORRECTION_TOKENS)
+    return any(token in text for token in (*known, *(codec.decode([end]) for end in codec.end_ids)))
 
 
 def word_ids(codec: TextCodec, words: Iterable[str]) -> tuple[int, ...]:

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import subprocess
 import sys
 import threading
 
 import pytest
 from chat_helpers import tool_engine
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage, message_chunk_to_message
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from nr_agent import Budget, ChatNeuReasoner, EpisodeStore, create_reasoner
-from nr_agent.engine.text import TokenizerCodec
 from nr_agent.errors import ConfigurationError, ProblemError, ToolsUnsupportedError
 from nr_agent.graphs.conversation import to_template
 from nr_agent.graphs.replies import read_reply
 from nr_agent.policies import AskHumanPolicy, RecheckPolicy
 from nr_agent.testing import ScriptedDetector, ScriptedEngine
-from nr_agent.training.tokenizer import train_tokenizer
 
 QUESTION = "Solve for x: 12*x + 7 = 91"
 CIRCLE = {"inter_step": 0.99}
@@ -310,84 +305,6 @@ def test_constructing_loads_nothing():
     code = "import sys; from nr_agent import ChatNeuReasoner as C; C(model='nano'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "False"
-
-
-HERMES = (
-    "{%- if tools -%}{{- '<|im_start|>system\\n<tools>' -}}{%- for tool in tools -%}{{- '\\n' + (tool | tojson) -}}"
-    "{%- endfor -%}{{- '\\n</tools><|im_end|>\\n' -}}{%- endif -%}"
-    "{%- for message in messages -%}{%- if message.role == 'tool' -%}"
-    "{{- '<|im_start|>user\\n<tool_response>\\n' + message.content + '\\n</tool_response><|im_end|>\\n' -}}"
-    "{%- else -%}{%- set content = message.content -%}"
-    "{%- if message.role == 'assistant' and '</think>' in content -%}"
-    "{{- '<|im_start|>assistant\\n<think>\\n' + content.split('</think>')[0] + '\\n</think>\\n' -}}"
-    "{%- set content = content.split('</think>')[-1] -%}"
-    "{%- else -%}{{- '<|im_start|>' + message.role + '\\n' -}}{%- endif -%}{{- content -}}"
-    '{%- for call in message.tool_calls or [] -%}{{- \'\\n<tool_call>\\n{"name": "\' + call.function.name + '
-    "'\", \"arguments\": ' + (call.function.arguments | tojson) + '}\\n</tool_call>' -}}{%- endfor -%}"
-    "{{- '<|im_end|>\\n' -}}{%- endif -%}{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
-)
-"""In the manner of Qwen3's: it takes a thought out of what an assistant said, and knows tools."""
-
-MARKERS = (
-    "<think>",
-    "</think>",
-    "<|recheck|>",
-    "<|branch|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|endoftext|>",
-    "<tool_call>",
-    "</tool_call>",
-    "<tool_response>",
-    "{{ messages }}",
-    "{% raw %}",
-    "<|im_start|>assistant\n",
-    "<|",
-    "|>",
-    "\U000f0000",
-    "\U000f0100",
-)
-TEXT = st.lists(st.one_of(st.sampled_from(MARKERS), st.text(max_size=8)), max_size=8).map("".join)
-
-
-@pytest.fixture(scope="module")
-def codecs(nano):
-    tokenizer = train_tokenizer(samples=20)
-    tokenizer.chat_template = HERMES
-    hermes = TokenizerCodec(tokenizer, frozenset({tokenizer.convert_tokens_to_ids("<|im_end|>")}))
-    return nano.codec, hermes
-
-
-@given(TEXT, TEXT, TEXT, TEXT)
-@settings(max_examples=120, deadline=None)
-def test_text_of_people_models_and_tools_never_becomes_a_control_token(codecs, problem, earlier, result, argument):
-    def conversation(problem, earlier, result, argument):
-        return [
-            SystemMessage(f"system {problem}"),
-            HumanMessage(f"first {earlier}"),
-            AIMessage(
-                f"said {earlier}", tool_calls=[{"name": "f", "args": {"a": argument, "b": [argument]}, "id": "1"}]
-            ),
-            ToolMessage(f"gave {result}", tool_call_id="1"),
-            HumanMessage(f"ask {problem}"),
-        ]
-
-    for codec in codecs:
-        tools = [{"type": "function", "function": {"name": "f", "description": f"does {result}"}}]
-        options = [tools] if codec.takes_tools else []
-        control = set(codec.tokenizer.get_added_vocab().values())
-        ids = codec.render(to_template(conversation(problem, earlier, result, argument)), *options)
-        bare_tools = [{"type": "function", "function": {"name": "f", "description": "does"}}]
-        bare = codec.render(to_template(conversation("", "", "", "")), *([bare_tools] if options else []))
-        assert [token for token in ids if token in control] == [token for token in bare if token in control]
-        # It is there all the same, letter by letter, but for the characters that transformers keeps for itself.
-        kept = [
-            read.replace("\U000f0000", "").replace("\U000f0001", "") for read in (problem, earlier, result, argument)
-        ]
-        text = codec.decode(ids)
-        assert all(part in text for part in kept[:3])
-        assert not codec.takes_tools or json.dumps(kept[3], ensure_ascii=False)[1:-1] in text
 
 
 def test_a_model_that_spells_its_closing_is_read_as_well():
