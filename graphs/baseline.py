@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from nr_agent.graphs.ready import Reasoner, ready
 from nr_agent.graphs.reasoner import Graph, load_parts, next_node, open_store
 from nr_agent.graphs.recording import Record
 from nr_agent.graphs.running import quick, waiting
-from nr_agent.graphs.state import ReasonerInput, ReasonerOutput, ReasonerState
+from nr_agent.graphs.state import Channels, ReasonerInput, ReasonerOutput, pack, unpack
 from nr_agent.policies import Policies, Remedies, choose_mode
 from nr_agent.policies.baselines import Baseline
 
@@ -43,16 +44,18 @@ class ThinkAs:
         self.parts = parts
         self.baseline = baseline
 
-    def __call__(self, state: ReasonerState) -> dict[str, Any]:
+    def __call__(self, channels: Channels) -> dict[str, Any]:
         """Think until the line is closed or at its end."""
-        return self._think(state, Book(self.parts, state, self.baseline.name))
+        state = unpack(channels)
+        return pack(channels, self._think(state, Book(self.parts, state, self.baseline.name)))
 
-    async def acall(self, state: ReasonerState) -> dict[str, Any]:
+    async def acall(self, channels: Channels) -> dict[str, Any]:
         """The same for coroutines: a task that is cancelled stops the engine."""
+        state = unpack(channels)
         book = Book(self.parts, state, self.baseline.name)
         task = asyncio.ensure_future(asyncio.to_thread(self._think, state, book))
         try:
-            return await asyncio.shield(task)
+            return pack(channels, await asyncio.shield(task))
         except asyncio.CancelledError:
             book.halt()
             await asyncio.wait([task])  # it cleans up
@@ -60,14 +63,14 @@ class ThinkAs:
                 task.exception()  # it has been seen: the cancellation goes before it
             raise
 
-    def _think(self, state: ReasonerState, book: Book) -> dict[str, Any]:
+    def _think(self, state: Mapping[str, Any], book: Book) -> dict[str, Any]:
         with self.parts.guard(state["episode_id"]):
             ref = self.parts.sequence(state)
             line = EpisodeLine(book, ref, branch=state["branch"], seed=state["seed"])
             self.baseline.think(line)
             return self._settle(state, book, line)
 
-    def _settle(self, state: ReasonerState, book: Book, line: EpisodeLine) -> dict[str, Any]:
+    def _settle(self, state: Mapping[str, Any], book: Book, line: EpisodeLine) -> dict[str, Any]:
         if line.answer is not None and book.kept is None:
             line.give()
             line.keep(line, line.answer)
@@ -140,7 +143,7 @@ def create_baseline(
 
 
 def _wire(think: ThinkAs, opening: Open) -> Graph:
-    graph: Graph = StateGraph(ReasonerState, ReasonerContext, input_schema=ReasonerInput, output_schema=ReasonerOutput)
+    graph: Graph = StateGraph(Channels, ReasonerContext, input_schema=ReasonerInput, output_schema=ReasonerOutput)
     graph.add_node("open", quick(opening, "open"))
     graph.add_node("think", RunnableLambda(think, think.acall, name="think"))
     graph.add_node("answer", waiting(Answer(think.parts), "answer"))

@@ -14,7 +14,7 @@ from nr_agent.graphs.context import ReasonerContext
 from nr_agent.graphs.control import Control, count_intervention
 from nr_agent.graphs.memory import KEPT
 from nr_agent.graphs.parts import Parts, make_intervention
-from nr_agent.graphs.state import Candidate, Fork, ReasonerState
+from nr_agent.graphs.state import Candidate, Channels, Fork, ReasonerState
 from nr_agent.graphs.thinking import Thinker
 
 STRIDE = 2
@@ -88,9 +88,9 @@ class Branch:
         }
 
 
-def send_forks(state: ReasonerState) -> list[Send]:
+def send_forks(channels: Channels) -> list[Send]:
     """One `explore` for each fork."""
-    return [Send("explore", fork) for fork in state["forks"]]
+    return [Send("explore", fork) for fork in channels["course"]["forks"]]
 
 
 class Explore:

@@ -97,7 +97,6 @@ class Open:
             "stop_reason": None,
             "answer": None,
             "forks": [],
-            "candidates": None,
         }
         spent = self.control.spent({**opened, "remaining_steps": state["remaining_steps"]})
         return opened if spent is None else {**opened, "next": "answer", "stop_reason": spent}

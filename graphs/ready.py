@@ -14,12 +14,12 @@ from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.graph.state import CompiledStateGraph
 
 from nr_agent.graphs.context import ReasonerContext
-from nr_agent.graphs.state import ReasonerInput, ReasonerOutput, ReasonerState
+from nr_agent.graphs.state import Channels, ReasonerInput, ReasonerOutput
 
 RECURSION_LIMIT = 9_999
 """Supersteps where nobody else sets a limit: our own budget ends a run long before."""
 
-Reasoner: TypeAlias = CompiledStateGraph[ReasonerState, ReasonerContext, ReasonerInput, ReasonerOutput]
+Reasoner: TypeAlias = CompiledStateGraph[Channels, ReasonerContext, ReasonerInput, ReasonerOutput]
 _LEAVING: WeakKeyDictionary[Any, Callable[[str], None]] = WeakKeyDictionary()
 _LEFT = (GeneratorExit, KeyboardInterrupt, asyncio.CancelledError)
 _Configs: TypeAlias = RunnableConfig | Sequence[RunnableConfig] | None
@@ -38,7 +38,7 @@ def ready(compiled: Reasoner, leave: Callable[[str], None]) -> Reasoner:
     return made.with_config({"recursion_limit": RECURSION_LIMIT, "metadata": {"ls_integration": "nr_agent"}})
 
 
-class _Ready(CompiledStateGraph[ReasonerState, ReasonerContext, ReasonerInput, ReasonerOutput]):
+class _Ready(CompiledStateGraph[Channels, ReasonerContext, ReasonerInput, ReasonerOutput]):
     """Closes the episodes of runs that are left, and keeps the limit in batches.
 
     LangChain completes the configurations of batches with a limit of 25 before the graph sees them.
@@ -100,8 +100,9 @@ class _Follower(BaseCallbackHandler):
             self._leave(episode_id)
 
     def _note(self, values: Any, run_id: UUID | None) -> None:
-        if isinstance(values, dict) and isinstance(values.get("episode_id"), str):
-            self._episodes[run_id] = values["episode_id"]
+        facts = values.get("facts", values) if isinstance(values, dict) else {}
+        if isinstance(facts, dict) and isinstance(facts.get("episode_id"), str):
+            self._episodes[run_id] = facts["episode_id"]
 
 
 def _limited(config: _Configs) -> Any:

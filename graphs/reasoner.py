@@ -27,7 +27,7 @@ from nr_agent.graphs.ready import Reasoner, ready
 from nr_agent.graphs.rechecking import Recheck
 from nr_agent.graphs.recording import Record
 from nr_agent.graphs.running import quick, waiting
-from nr_agent.graphs.state import Fork, ReasonerInput, ReasonerOutput, ReasonerState
+from nr_agent.graphs.state import Channels, Fork, ReasonerInput, ReasonerOutput
 from nr_agent.graphs.stopping import Stop
 from nr_agent.graphs.thinking import Think
 from nr_agent.policies import Policies, Remedies, Rules, choose_mode, load_policies
@@ -35,7 +35,7 @@ from nr_agent.policies import Policies, Remedies, Rules, choose_mode, load_polic
 if TYPE_CHECKING:
     from nr_agent.store import EpisodeStore
 
-Graph: TypeAlias = StateGraph[ReasonerState, ReasonerContext, ReasonerInput, ReasonerOutput]
+Graph: TypeAlias = StateGraph[Channels, ReasonerContext, ReasonerInput, ReasonerOutput]
 _MADE: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 """The nodes of the graphs that are in use."""
 
@@ -172,7 +172,7 @@ def parts_of(reasoner: Reasoner) -> Parts:
 
 def wire(nodes: Mapping[str, Any]) -> Graph:
     """The ways between the nodes, which are given by name."""
-    graph: Graph = StateGraph(ReasonerState, ReasonerContext, input_schema=ReasonerInput, output_schema=ReasonerOutput)
+    graph: Graph = StateGraph(Channels, ReasonerContext, input_schema=ReasonerInput, output_schema=ReasonerOutput)
     for name, node in nodes.items():
         made = waiting(node, name) if name in GENERATING else quick(node, name)
         graph.add_node(name, made, input_schema=Fork if name == "explore" else None)
@@ -191,9 +191,9 @@ def wire(nodes: Mapping[str, Any]) -> Graph:
     return graph
 
 
-def next_node(state: ReasonerState) -> str:
+def next_node(channels: Channels) -> str:
     """The node that a state names as the next."""
-    return state["next"]
+    return str(channels["course"]["next"])
 
 
 def load_parts(engine: Engine | str, detector: Detector | Literal["auto"] | None) -> tuple[Engine, Detector | None]:

@@ -1,7 +1,7 @@
 """How nodes run: in a thread, or in a coroutine whose task can be cancelled at any time.
 
 Every node has both ways. A node that only had the first would run on in its thread when its task is cancelled, with
-nobody to clean up behind it.
+nobody to clean up behind it. Here the channels that LangGraph keeps become the state that a node sees.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from langgraph.runtime import Runtime, get_runtime
 from nr_agent.engine.protocol import ExtendRequest, Segment
 from nr_agent.graphs.context import ReasonerContext
 from nr_agent.graphs.parts import Parts
-from nr_agent.graphs.state import ReasonerState
+from nr_agent.graphs.state import ReasonerState, pack, unpack
 from nr_agent.graphs.threads import to_its_end
 
 Node = RunnableLambda[Any, dict[str, Any]]
@@ -58,16 +58,16 @@ def waiting(node: Generating, name: str) -> Node:
     return RunnableLambda(partial(_run, node), partial(_arun, node), name=name)
 
 
-def _do(node: Quick, state: Any) -> dict[str, Any]:
-    return node(state, get_runtime(ReasonerContext))
+def _do(node: Quick, channels: Any) -> dict[str, Any]:
+    return pack(channels, node(_state(channels), get_runtime(ReasonerContext)))
 
 
-async def _ado(node: Quick, state: Any) -> dict[str, Any]:
+async def _ado(node: Quick, channels: Any) -> dict[str, Any]:
     worked_on: list[str] = []
 
     def work() -> dict[str, Any]:
-        update = _do(node, state)
-        worked_on.append(update.get("episode_id") or state["episode_id"])
+        update = _do(node, channels)
+        worked_on.append(unpack({**channels, **update})["episode_id"])
         return update
 
     try:
@@ -78,7 +78,8 @@ async def _ado(node: Quick, state: Any) -> dict[str, Any]:
         raise
 
 
-def _run(node: Generating, state: Any) -> dict[str, Any]:
+def _run(node: Generating, channels: Any) -> dict[str, Any]:
+    state = unpack(channels)
     with node.parts.guard(state["episode_id"], beside_others=node.beside_others):
         request = node.prepare(state)
         started = time.monotonic()
@@ -90,10 +91,11 @@ def _run(node: Generating, state: Any) -> dict[str, Any]:
             except BaseException:
                 future.cancel()
                 raise
-        return node.finish(state, segment, time.monotonic() - started)
+        return pack(channels, node.finish(state, segment, time.monotonic() - started))
 
 
-async def _arun(node: Generating, state: Any) -> dict[str, Any]:
+async def _arun(node: Generating, channels: Any) -> dict[str, Any]:
+    state = unpack(channels)
     # A node of the Studio's loads its parts now, which would hold everybody else up.
     parts = await asyncio.to_thread(getattr, node, "parts")
     async with parts.aguard(state["episode_id"], beside_others=node.beside_others):
@@ -102,4 +104,10 @@ async def _arun(node: Generating, state: Any) -> dict[str, Any]:
         segment = None
         if request is not None:
             segment = await asyncio.wrap_future(parts.engine.submit(request))
-        return await to_its_end(node.finish, state, segment, time.monotonic() - started)
+        return pack(channels, await to_its_end(node.finish, state, segment, time.monotonic() - started))
+
+
+def _state(channels: Any) -> ReasonerState:
+    state: Any = unpack(channels)
+    made: ReasonerState = state
+    return made

@@ -6,6 +6,8 @@ from outside.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import deepcopy
 from typing import Annotated, Any
 
 from langchain_core.messages import AnyMessage
@@ -99,7 +101,7 @@ class ReasonerOutput(TypedDict):
 
 
 class ReasonerState(TypedDict, total=False):
-    """All of it.
+    """All of it, as the nodes see it.
 
     Attributes:
         messages: the conversation.
@@ -156,3 +158,57 @@ class ReasonerState(TypedDict, total=False):
     forks: list[Fork]
     candidates: Annotated[list[Candidate], merge_candidates]
     remaining_steps: RemainingSteps
+
+
+class Channels(TypedDict, total=False):
+    """The same as LangGraph keeps it, in few pieces: what it notes for each of them is more than most values take.
+
+    Attributes:
+        messages: the conversation.
+        reasoning: the report, once there is one.
+        facts: what an episode begins with (`FACTS`).
+        course: everything else that changes from node to node.
+        candidates: what the forks thought, who run at the same time.
+        remaining_steps: supersteps that LangGraph still allows.
+    """
+
+    messages: Annotated[list[AnyMessage], add_messages]
+    reasoning: ReasoningReport
+    facts: dict[str, Any]
+    course: dict[str, Any]
+    candidates: Annotated[list[Candidate], merge_candidates]
+    remaining_steps: RemainingSteps
+
+
+FACTS = ("episode_id", "domain", "budget", "sampling", "stop", "lead")
+_APART = ("messages", "reasoning", "candidates")
+_USUAL: dict[str, Any] = {
+    "pending": [],
+    "remedy": None,
+    "events": [],
+    "answered": False,
+    "closed": False,
+    "stop_reason": None,
+    "answer": None,
+    "forks": [],
+}
+"""What is the same at most times is not kept."""
+
+
+def unpack(channels: Mapping[str, Any]) -> dict[str, Any]:
+    """The state that is in these channels."""
+    state = {**deepcopy(_USUAL), **channels.get("facts", {}), **channels.get("course", {}), **channels}
+    return {name: value for name, value in state.items() if name not in ("facts", "course")}
+
+
+def pack(channels: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
+    """An update of the state as an update of the channels."""
+    facts = {name: value for name, value in update.items() if name in FACTS}
+    course = {name: value for name, value in update.items() if name not in (*FACTS, *_APART)}
+    packed = {name: update[name] for name in _APART if name in update}
+    if facts:
+        packed["facts"] = {**channels.get("facts", {}), **facts}
+    if course:
+        course = {**channels.get("course", {}), **course}
+        packed["course"] = {name: value for name, value in course.items() if value != _USUAL.get(name, ...)}
+    return packed
