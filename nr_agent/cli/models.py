@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,10 @@ def train(
     size: Annotated[str, typer.Argument(help="nano, nano-llama, mini, or tiny for a trial.")] = "nano",
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of pre-training.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and data.")] = 0,
+    problems: Annotated[
+        int | None, typer.Option(min=1, help="Problems a family for each stage behind the pre-training.")
+    ] = None,
+    sft_steps: Annotated[int | None, typer.Option(min=1, help="Steps of trigger SFT.")] = None,
 ) -> None:
     """Train an embedded model from nothing: pre-training, trigger SFT, detector, figures. Takes hours."""
     from nr_agent.errors import ConfigurationError  # noqa: PLC0415 - kept beside the others
@@ -54,5 +59,10 @@ def train(
     pretrain = PretrainSettings(size=size, seed=seed)
     if steps is not None:
         pretrain = pretrain.shortened(steps)
-    folder = build(out, BuildSettings(pretrain=pretrain), log=lambda line: typer.echo(line, err=True))
+    settings = BuildSettings(pretrain=pretrain)
+    if problems is not None:
+        settings = replace(settings, sampled=problems, fitted=problems, measured=problems)
+    if sft_steps is not None:
+        settings = replace(settings, sft=replace(settings.sft, steps=sft_steps))
+    folder = build(out, settings, log=lambda line: typer.echo(line, err=True))
     typer.echo(str(folder))

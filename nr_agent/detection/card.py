@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from nr_agent.detection.classifier import StepClassifier, conformal_threshold, train_classifier
-from nr_agent.detection.features import FEATURE_FAMILIES, FeatureFamily, feature_names
+from nr_agent.detection.features import FEATURE_FAMILIES, StepSignal, step_features, token_features
+from nr_agent.detection.metrics import average_precision
 from nr_agent.detection.probes import Surroundings, train_linear
 from nr_agent.detection.quality import at_threshold, full_quality, quiet_maxima, ranking_quality
 from nr_agent.detection.traces import Traced
+from nr_agent.detection.views import Seen, Tokens, View
 from nr_agent.events import Level
 
 
@@ -23,12 +25,14 @@ class Part:
 
     Attributes:
         features: `[steps, features]`, all families.
+        tokens: the same steps' tokens, all families.
         labels: `[steps]` float, 0 or 1.
         traces: `[steps]`, number of the trace that each belongs to.
         extents: `[steps, 3]`: the step's number in its trace, its tokens, and its position.
     """
 
     features: Tensor
+    tokens: Tokens
     labels: Tensor
     traces: Tensor
     extents: Tensor
@@ -40,12 +44,14 @@ class LevelData:
 
     channels: int
     _rows: list[Tensor] = field(default_factory=list)
+    _tokens: list[Tensor] = field(default_factory=list)
     _marks: list[tuple[float, str, int, int, int]] = field(default_factory=list)
     _parts: dict[str, Part] = field(default_factory=dict)
 
-    def add(self, features: Tensor, truth: bool, split: str, trace: int, place: int, tokens: int) -> None:
+    def add(self, signal: StepSignal, truth: bool, split: str, trace: int, place: int, tokens: int) -> None:
         """Take in one step."""
-        self._rows.append(features)
+        self._rows.append(step_features(signal, FEATURE_FAMILIES))
+        self._tokens.append(token_features(signal, FEATURE_FAMILIES))
         self._marks.append((float(truth), split, trace, place, tokens))
 
     def close(self, traces: Sequence[Traced]) -> None:
@@ -56,35 +62,41 @@ class LevelData:
             marks = [self._marks[i] for i in chosen]
             self._parts[split] = Part(
                 features[chosen],
+                Tokens.of([self._tokens[i] for i in chosen]),
                 torch.tensor([mark[0] for mark in marks]),
                 torch.tensor([mark[2] for mark in marks]),
                 torch.tensor([[m[3], m[4], traces[m[2]].steps[m[3]].start] for m in marks]).float(),
             )
         self._rows.clear()
+        self._tokens.clear()
 
     def split(self, name: str) -> Part:
         """The steps of a split."""
         return self._parts[name]
 
-    def columns(self, families: Sequence[FeatureFamily]) -> Tensor:
-        """Where the features of some families stand."""
+    def seen(self, split: str, view: View) -> Seen:
+        """What a classifier is given of the steps of a split."""
+        part, columns = self._parts[split], self._columns(view)
+        return part.tokens.columns(columns) if view.unit == "token" else part.features[:, columns]
+
+    def _columns(self, view: View) -> Tensor:
+        """Where the features of a view stand among those of all families."""
         start, found = 0, {}
         addresses = ["x"] * self.channels
         for family in FEATURE_FAMILIES:
-            width = len(feature_names([family], addresses))
+            width = len(View((family,), view.unit).names(addresses))
             found[family] = torch.arange(start, start + width)
             start += width
-        return torch.cat([found[family] for family in families])
+        return torch.cat([found[family] for family in view.families])
 
 
 def evaluate_level(
     level: Level,
     data: LevelData,
     random_data: LevelData,
-    classifier: StepClassifier,
-    families: Sequence[FeatureFamily],
+    view: View,
     threshold: float,
-    trials: dict[str, StepClassifier],
+    trials: dict[View, StepClassifier],
     around: Surroundings,
     alpha: float,
 ) -> dict[str, Any]:
@@ -94,35 +106,35 @@ def evaluate_level(
         level: the level.
         data: features of the chosen channels.
         random_data: features of as many random ones.
-        classifier: the one that ships.
-        families: what it sees.
+        view: what the one that ships is given.
         threshold: the calibrated threshold.
-        trials: a classifier for every combination of families that was tried.
+        trials: a classifier for every view that was tried.
         around: what the probes see.
         alpha: share of good traces that may be disturbed: each control gets its own threshold by it.
     """
     test = data.split("test")
-    row = full_quality(level, classifier.score(test.features[:, data.columns(families)]), test, threshold)
-    row["families"] = list(families)
+    row = full_quality(level, trials[view].score(data.seen("test", view)), test, threshold)
+    row["families"] = list(view.families)
+    row["unit"] = view.unit
     row["threshold"] = threshold if threshold < 1 else None
     row["tried"] = {
-        name: ranking_quality(trial.score(test.features[:, data.columns(_families(name))]), test.labels)
-        for name, trial in trials.items()
+        str(tried): ranking_quality(trial.score(data.seen("test", tried)), test.labels)
+        for tried, trial in trials.items()
     }
-    row["controls"] = _controls(level, data, random_data, families, trials["confidence"], around, alpha)
+    row["controls"] = _controls(level, data, random_data, view, trials, around, alpha)
     return row
 
 
 class _Scorer(Protocol):
-    def score(self, features: Tensor) -> Tensor: ...
+    def score(self, seen: Any) -> Tensor: ...
 
 
 def _controls(
     level: Level,
     data: LevelData,
     random_data: LevelData,
-    families: Sequence[FeatureFamily],
-    confidence: StepClassifier,
+    view: View,
+    trials: dict[View, StepClassifier],
     around: Surroundings,
     alpha: float,
 ) -> dict[str, Any]:
@@ -130,32 +142,37 @@ def _controls(
 
     Each has its own threshold, calibrated as the detector's, so that the recalls are at the same promise.
     """
-    columns = data.columns(families)
     train, held = data.split("train"), data.split("held")
     shuffle = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(1))
     rows = {}
 
-    def add(name: str, scorer: _Scorer, of: Callable[[str], Tensor]) -> None:
+    def add(name: str, scorer: _Scorer, of: Callable[[str], Seen]) -> None:
         rows[name] = _control(level, data, scorer, of, alpha)
 
-    def chosen(split: str) -> Tensor:
-        return data.split(split).features[:, columns]
+    def chosen(split: str) -> Seen:
+        return data.seen(split, view)
 
-    def blind(split: str) -> Tensor:
-        return random_data.split(split).features[:, columns]
+    def blind(split: str) -> Seen:
+        return random_data.seen(split, view)
 
     def extents(split: str) -> Tensor:
         return data.split(split).extents
 
-    def sure(split: str) -> Tensor:
-        return data.split(split).features[:, data.columns(["confidence"])]
+    # The stronger of the two, on held problems, as the detector's own view is chosen.
+    alone = max(
+        (one for one in trials if one.families == ("confidence",)),
+        key=lambda one: average_precision(trials[one].score(data.seen("held", one)), held.labels),
+    )
+
+    def sure(split: str) -> Seen:
+        return data.seen(split, alone)
 
     add("random_channels", train_classifier(blind("train"), train.labels, (blind("held"), held.labels)), blind)
     shuffled = train_classifier(chosen("train"), train.labels[shuffle], (chosen("held"), held.labels))
     add("shuffled_labels", shuffled, chosen)
     placed = train_classifier(extents("train"), train.labels, (extents("held"), held.labels))
     add("position_and_length", placed, extents)
-    add("confidence", confidence, sure)
+    add("confidence", trials[alone], sure)
     for name in around.features:
 
         def seen(split: str, name: str = name) -> Tensor:
@@ -165,14 +182,8 @@ def _controls(
     return rows
 
 
-def _control(
-    level: Level, data: LevelData, scorer: _Scorer, of: Callable[[str], Tensor], alpha: float
-) -> dict[str, Any]:
+def _control(level: Level, data: LevelData, scorer: _Scorer, of: Callable[[str], Seen], alpha: float) -> dict[str, Any]:
     quiet, test = data.split("calibration"), data.split("test")
     threshold = conformal_threshold(quiet_maxima(level, scorer.score(of("calibration")), quiet), alpha)
     scores = scorer.score(of("test"))
     return ranking_quality(scores, test.labels) | {"recall": at_threshold(level, scores, test, threshold)["recall"]}
-
-
-def _families(name: str) -> list[FeatureFamily]:
-    return [family for family in FEATURE_FAMILIES if family in name.split("+")]

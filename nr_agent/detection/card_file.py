@@ -59,7 +59,7 @@ def _markdown(manifest: Any, card: dict[str, Any]) -> list[str]:
             [
                 [
                     level,
-                    " + ".join(row["families"]),
+                    ("tokens: " if row["unit"] == "token" else "") + " + ".join(row["families"]),
                     row["n"],
                     row["positives"],
                     *(_number(row[name]) for name in ("auroc", "average_precision", "fpr_at_95_recall", "ece")),

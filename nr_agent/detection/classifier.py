@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nr_agent.detection.views import Seen, Tokens
+
 HIDDEN = 32
 
 
 class StepClassifier(nn.Module):
-    """Standardises features and maps them to a score.
+    """Standardises features and maps them to a score; given tokens, it scores each, and pools them.
 
     Args:
         features: length of a feature vector.
@@ -30,16 +32,20 @@ class StepClassifier(nn.Module):
         self.inner = nn.Linear(features, hidden)
         self.outer = nn.Linear(hidden, 1)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Scores before the sigmoid: `[rows, features]` to `[rows]`."""
+    def forward(self, seen: Seen) -> Tensor:
+        """Scores before the sigmoid: `[steps]`."""
+        return seen.pool(self.each(seen.values)) if isinstance(seen, Tokens) else self.each(seen)
+
+    def each(self, features: Tensor) -> Tensor:
+        """Scores before the sigmoid of each vector: `[rows, features]` to `[rows]`."""
         standard = ((features - self.mean) / self.scale).clamp(-8, 8)
         out: Tensor = self.outer(torch.nn.functional.gelu(self.inner(standard)))[..., 0]
         return out
 
     @torch.no_grad()
-    def score(self, features: Tensor) -> Tensor:
-        """Scores from 0 to 1."""
-        return torch.sigmoid(self(features))
+    def score(self, seen: Seen) -> Tensor:
+        """Scores of steps, from 0 to 1."""
+        return torch.sigmoid(self(seen))
 
 
 @dataclass(frozen=True)
@@ -56,14 +62,14 @@ class TrainingSettings:
 
 
 def train_classifier(
-    features: Tensor, labels: Tensor, held: tuple[Tensor, Tensor], settings: TrainingSettings | None = None
+    seen: Seen, labels: Tensor, held: tuple[Seen, Tensor], settings: TrainingSettings | None = None
 ) -> StepClassifier:
     """Train on some steps, and keep the epoch that is best on the held ones.
 
     Args:
-        features: `[rows, features]`.
-        labels: `[rows]`, 0 or 1.
-        held: features and labels of other problems' steps, to stop by.
+        seen: the steps, or their tokens.
+        labels: `[steps]`, 0 or 1.
+        held: what is seen, and the labels, of other problems' steps, to stop by.
         settings: see there.
 
     Returns:
@@ -74,6 +80,7 @@ def train_classifier(
     generator = torch.Generator().manual_seed(settings.seed)
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
+        features = seen.values if isinstance(seen, Tokens) else seen
         model = StepClassifier(features.shape[1])
     model.mean.copy_(features.mean(0))
     model.scale.copy_(features.std(0).clamp(min=1e-4))
@@ -83,10 +90,7 @@ def train_classifier(
     for _ in range(settings.epochs):
         order = torch.randperm(len(labels), generator=generator)
         for index in order.split(settings.batch):
-            batch = features[index]
-            keep = torch.rand(batch.shape, generator=generator) >= settings.dropout
-            # A dropped feature reads as usual.
-            loss = loss_of(model(torch.where(keep, batch, model.mean)), labels[index])
+            loss = loss_of(model(_drop(seen[index], model.mean, settings.dropout, generator)), labels[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -101,6 +105,13 @@ def train_classifier(
                 break
     model.load_state_dict(best_state)
     return model.eval()
+
+
+def _drop(seen: Seen, usual: Tensor, share: float, generator: torch.Generator) -> Seen:
+    """A dropped feature reads as usual."""
+    features = seen.values if isinstance(seen, Tokens) else seen
+    kept = torch.where(torch.rand(features.shape, generator=generator) >= share, features, usual)
+    return Tokens(kept, seen.lengths) if isinstance(seen, Tokens) else kept
 
 
 def conformal_threshold(maxima: Sequence[float], alpha: float) -> float:

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from nr_agent.detection.classifier import StepClassifier
 from nr_agent.detection.evidence import classify_pattern, name_channels
-from nr_agent.detection.features import FeatureFamily, StepSignal, feature_names, step_features, tail
+from nr_agent.detection.features import FeatureFamily, StepSignal, tail
 from nr_agent.detection.protocol import Look
 from nr_agent.detection.spectrum import WINDOW
+from nr_agent.detection.views import Tokens, Unit, View
 from nr_agent.engine.protocol import Segment, TapPlan
 from nr_agent.episode import ReadingSummary
 from nr_agent.errors import DetectorError, DetectorMismatchError
@@ -41,6 +42,7 @@ class LevelSettings(BaseModel):
     Attributes:
         level: the failure level.
         families: feature families, in order.
+        unit: whether the classifier is given statistics over the step, or each token.
         threshold: calibrated; None where it may never speak (too little to calibrate on).
         alpha: share of good traces that the threshold allows to be disturbed.
     """
@@ -49,8 +51,14 @@ class LevelSettings(BaseModel):
 
     level: Level
     families: tuple[FeatureFamily, ...]
+    unit: Unit = "step"
     threshold: float | None
     alpha: float
+
+    @property
+    def view(self) -> View:
+        """What its classifier is given."""
+        return View(self.families, self.unit)
 
 
 class DetectorManifest(BaseModel):
@@ -189,14 +197,13 @@ class NeuronObserver:
         for level in self.detector.levels:
             name = level.settings.level
             signal = self.signal(level, raw, written, logprobs, entropies)
-            features = step_features(signal, level.settings.families)
-            score = float(level.classifier.score(features[None])[0])
+            score = float(level.classifier.score(level.settings.view.see([signal]))[0])
             self.history[name] = tail(signal.history, signal.signal)
             look.scores[name] = score
             look.summaries.append(_summarise(name, signal.values, score))
             threshold = level.settings.threshold
             if threshold is not None and score > threshold:
-                look.events.append(self._event(level, signal, features, score, segment, step, text))
+                look.events.append(self._event(level, signal, score, segment, step, text))
         return look
 
     def signal(
@@ -229,10 +236,20 @@ class NeuronObserver:
             told.append(one.model_copy(update={"writes": strongest(raw * detector.push[column], detector.decode)}))
         return told
 
-    def standing(self, level: LevelDetector, features: Tensor) -> dict[str, tuple[float, float]]:
-        """Each feature by name: its value, and how far it is from what is usual, in standard deviations."""
+    def standing(self, level: LevelDetector, signal: StepSignal) -> dict[str, tuple[float, float]]:
+        """Each feature by name: its value, and how far it is from what is usual, in standard deviations.
+
+        Where tokens are scored, these are the features of the worst one; without tokens there are none.
+        """
         addresses = [str(self.detector.channels[column]) for column in level.columns.tolist()]
-        names = feature_names(level.settings.families, addresses)
+        view = level.settings.view
+        seen, names = view.see([signal]), view.names(addresses)
+        if isinstance(seen, Tokens):
+            if not len(seen.values):
+                return {}
+            features = seen.values[int(level.classifier.each(seen.values).argmax())]
+        else:
+            features = seen[0]
         standard = (features - level.classifier.mean) / level.classifier.scale
         return {name: (float(features[i]), float(standard[i])) for i, name in enumerate(names)}
 
@@ -240,14 +257,13 @@ class NeuronObserver:
         self,
         level: LevelDetector,
         signal: StepSignal,
-        features: Tensor,
         score: float,
         segment: Segment,
         step: int,
         text: str,
     ) -> FailureEvent:
         name = level.settings.level
-        standing = self.standing(level, features)
+        standing = self.standing(level, signal)
         order = sorted(standing, key=lambda one: -abs(standing[one][1]))[:_FEATURES_SHOWN]
         return FailureEvent.from_state(
             {

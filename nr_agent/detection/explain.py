@@ -11,7 +11,7 @@ from torch import Tensor
 from nr_agent.detection.collect import read_confidence
 from nr_agent.detection.detector import LevelDetector, NeuronDetector, NeuronObserver, align
 from nr_agent.detection.evidence import classify_pattern
-from nr_agent.detection.features import StepSignal, step_features
+from nr_agent.detection.features import StepSignal
 from nr_agent.engine.protocol import Readings, Segment, SequenceRef
 from nr_agent.episode import Episode, Record, Step
 from nr_agent.errors import DetectorMismatchError, NotFoundError
@@ -250,7 +250,7 @@ def _explain_level(
     assert read is not None  # noqa: S101 - the whole line was read
     signal = observer.signal(level, *read)
     settings = level.settings
-    features = observer.standing(level, step_features(signal, settings.families))
+    features = observer.standing(level, signal)
     order = sorted(features, key=lambda name: -abs(features[name][1]))[:_FEATURES]
     return LevelExplanation(
         level=settings.level,

@@ -1,4 +1,4 @@
-"""What a detector sees of a step: four families of features, the same code while thinking and while fitting."""
+"""What a detector sees of a step or of its tokens: four families of features, the same while thinking and fitting."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ FEATURE_FAMILIES: tuple[FeatureFamily, ...] = ("stats", "spectral", "attribution
 
 _STATS = ("mean", "max", "min", "std", "last")
 _PUSHES = ("mean", "max", "min")
+_TOKEN_CONFIDENCE = ("logprob", "entropy", "surprise")
 _CONFIDENCE = ("lowest_logprob", "mean_logprob", "last_logprob", "highest_entropy", "mean_entropy", "surprise")
 
 
@@ -53,11 +54,30 @@ def step_features(step: StepSignal, families: Sequence[FeatureFamily]) -> Tensor
     return torch.cat([makers[family](step) for family in families])
 
 
-def feature_names(families: Sequence[FeatureFamily], channels: Sequence[str]) -> list[str]:
-    """Names of the features, in the order of `step_features`."""
+def token_features(step: StepSignal, families: Sequence[FeatureFamily]) -> Tensor:
+    """The features of each token of a step, family after family: `[tokens, features]`.
+
+    Of `stats` these are the readings themselves, of `attribution` the pushes, of `spectral` the window that ends with
+    the token, of `confidence` the token's own figures (zeros where it was forced).
+    """
+    makers = {
+        "stats": lambda step: step.values,
+        "spectral": _windows,
+        "attribution": lambda step: step.push,
+        "confidence": _token_confidence,
+    }
+    return torch.cat([makers[family](step) for family in families], -1)
+
+
+def feature_names(families: Sequence[FeatureFamily], channels: Sequence[str], *, tokens: bool = False) -> list[str]:
+    """Names of the features, in the order of `step_features`, or of `token_features`."""
     names: list[str] = []
     for family in families:
-        if family == "stats":
+        if tokens:
+            of_channels = {"stats": "{}", "attribution": "{} push"}
+            fixed = {"spectral": NAMES, "confidence": _TOKEN_CONFIDENCE}
+            names += [of_channels[family].format(one) for one in channels] if family in of_channels else fixed[family]
+        elif family == "stats":
             names += [f"{channel} {stat}" for stat in _STATS for channel in channels]
         elif family == "attribution":
             names += [f"{channel} push {stat}" for stat in _PUSHES for channel in channels]
@@ -87,8 +107,19 @@ def _attribution(step: StepSignal) -> Tensor:
 def _spectral(step: StepSignal) -> Tensor:
     if not len(step.values):
         return step.values.new_zeros(2 * len(NAMES))
-    windows = spectral_features(torch.cat([step.history, step.signal]))
+    windows = _windows(step)
     return torch.cat([windows[-1], windows.max(0).values])
+
+
+def _windows(step: StepSignal) -> Tensor:
+    if not len(step.values):
+        return step.values.new_zeros(0, len(NAMES))
+    return spectral_features(torch.cat([step.history, step.signal]))
+
+
+def _token_confidence(step: StepSignal) -> Tensor:
+    figures = torch.stack([step.logprobs, step.entropies, -step.logprobs - step.entropies], -1)
+    return figures.nan_to_num(0.0)
 
 
 def _confidence(step: StepSignal) -> Tensor:

@@ -17,7 +17,7 @@ from nr_agent.detection.card_file import write_card
 from nr_agent.detection.classifier import StepClassifier, TrainingSettings, conformal_threshold, train_classifier
 from nr_agent.detection.collect import all_channels, as_segment, read_traces
 from nr_agent.detection.detector import DetectorManifest, LevelDetector, LevelSettings, NeuronDetector
-from nr_agent.detection.features import FEATURE_FAMILIES, FeatureFamily, step_features, tail
+from nr_agent.detection.features import FEATURE_FAMILIES, tail
 from nr_agent.detection.labels import StepLabels, base_rates, label_trace
 from nr_agent.detection.metrics import average_precision
 from nr_agent.detection.probes import read_surroundings
@@ -26,6 +26,7 @@ from nr_agent.detection.rank import Choice, Layers, rank_channels
 from nr_agent.detection.speed import microseconds_per_token
 from nr_agent.detection.traces import Traced, TracedStep, sample_traces
 from nr_agent.detection.transfer import between_families, natural_and_injected
+from nr_agent.detection.views import View
 from nr_agent.engine.protocol import Sampling
 from nr_agent.episode import Problem
 from nr_agent.errors import DetectorError
@@ -37,14 +38,20 @@ from nr_agent.neurons.writes import push_table
 SPLITS = ("train", "held", "calibration", "test")
 _SHARES = (0.55, 0.1, 0.175, 0.175)
 
-CANDIDATES: tuple[tuple[FeatureFamily, ...], ...] = (
-    *((family,) for family in FEATURE_FAMILIES),
-    ("stats", "spectral", "attribution"),
-    ("stats", "confidence"),
-    ("attribution", "confidence"),
-    FEATURE_FAMILIES,
+CANDIDATES: tuple[View, ...] = (
+    *(View((family,)) for family in FEATURE_FAMILIES),
+    View(("stats", "spectral", "attribution")),
+    View(("stats", "confidence")),
+    View(("attribution", "confidence")),
+    View(FEATURE_FAMILIES),
+    View(("stats",), "token"),
+    View(("attribution",), "token"),
+    View(("confidence",), "token"),
+    View(("stats", "confidence"), "token"),
+    View(("stats", "attribution", "confidence"), "token"),
+    View(FEATURE_FAMILIES, "token"),
 )
-"""Families alone and together: all are on the card, the best on held problems ships."""
+"""Families alone and together, of steps and of tokens: all are on the card, the best on held problems ships."""
 
 
 @dataclass(frozen=True)
@@ -128,24 +135,27 @@ def fit(
     chosen: list[LevelSettings] = []
     card: dict[str, Any] = {"levels": {}, "left_out": left_out}
     for level in levels:
-        families, classifier, trials = _train(data[level], settings)
-        threshold = conformal_threshold(_maxima(level, data[level], families, classifier), settings.alpha[level])
-        classifiers[level] = classifier
+        view, trials = _train(data[level], settings)
+        classifiers[level] = trials[view]
+        threshold = conformal_threshold(_maxima(level, data[level], view, trials[view]), settings.alpha[level])
         speaks = threshold if threshold < 1 else None
-        chosen.append(LevelSettings(level=level, families=families, threshold=speaks, alpha=settings.alpha[level]))
+        chosen.append(
+            LevelSettings(
+                level=level, families=view.families, unit=view.unit, threshold=speaks, alpha=settings.alpha[level]
+            )
+        )
         card["levels"][level] = evaluate_level(
             level,
             data[level],
             random_data[level],
-            classifier,
-            families,
+            view,
             threshold,
             trials,
             around,
             settings.alpha[level],
         )
-        card["levels"][level]["transfer"] = between_families(data[level], families, traces)
-        log(_line(level, card["levels"][level], families, threshold))
+        card["levels"][level]["transfer"] = between_families(data[level], view, traces)
+        log(_line(level, card["levels"][level], view, threshold))
     manifest = DetectorManifest(
         id=f"{engine.name}-{_hash([engine.fingerprint, asdict(settings), [t.ids for t in traces]])[:8]}",
         model=engine.name,
@@ -311,41 +321,32 @@ def _look(
     observer.history[name] = tail(signal.history, signal.signal)
     truth = label.of(name)
     if truth is not None:
-        data.add(step_features(signal, FEATURE_FAMILIES), truth, split, trace, place, len(segment.ids))
+        data.add(signal, truth, split, trace, place, len(segment.ids))
 
 
-def _train(
-    data: LevelData, settings: FitSettings
-) -> tuple[tuple[FeatureFamily, ...], StepClassifier, dict[str, StepClassifier]]:
+def _train(data: LevelData, settings: FitSettings) -> tuple[View, dict[View, StepClassifier]]:
     """Train every candidate; the one with the best average precision on held problems is chosen."""
     train, held = data.split("train"), data.split("held")
-    trials: dict[str, StepClassifier] = {}
-    best: tuple[float, tuple[FeatureFamily, ...]] = (-1.0, CANDIDATES[0])
-    for families in CANDIDATES:
-        columns = data.columns(families)
-        classifier = train_classifier(
-            train.features[:, columns],
-            train.labels,
-            (held.features[:, columns], held.labels),
-            TrainingSettings(seed=settings.seed),
+    trials: dict[View, StepClassifier] = {}
+    best: tuple[float, View] = (-1.0, CANDIDATES[0])
+    for view in CANDIDATES:
+        unseen = data.seen("held", view)
+        trials[view] = train_classifier(
+            data.seen("train", view), train.labels, (unseen, held.labels), TrainingSettings(seed=settings.seed)
         )
-        trials["+".join(families)] = classifier
-        quality = average_precision(classifier.score(held.features[:, columns]), held.labels)
-        best = max(best, (quality, families), key=lambda pair: pair[0])
-    return best[1], trials["+".join(best[1])], trials
+        quality = average_precision(trials[view].score(unseen), held.labels)
+        best = max(best, (quality, view), key=lambda pair: pair[0])
+    return best[1], trials
 
 
-def _maxima(
-    level: Level, data: LevelData, families: Sequence[FeatureFamily], classifier: StepClassifier
-) -> list[float]:
+def _maxima(level: Level, data: LevelData, view: View, classifier: StepClassifier) -> list[float]:
     """Largest score of each calibration trace over the steps at which the level must stay silent."""
-    part = data.split("calibration")
-    return quiet_maxima(level, classifier.score(part.features[:, data.columns(families)]), part)
+    return quiet_maxima(level, classifier.score(data.seen("calibration", view)), data.split("calibration"))
 
 
-def _line(level: Level, row: dict[str, Any], families: Sequence[str], threshold: float) -> str:
+def _line(level: Level, row: dict[str, Any], view: View, threshold: float) -> str:
     return (
-        f"{level}: {'+'.join(families)}  AUROC {row['auroc']:.3f}  AP {row['average_precision']:.3f}  "
+        f"{level}: {view}  AUROC {row['auroc']:.3f}  AP {row['average_precision']:.3f}  "
         f"recall {row['recall']:.2f} at {threshold:.3f}, disturbs {row['false_alarm_traces']:.1%} of good traces"
     )
 

@@ -11,32 +11,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nr_agent.detection.card import LevelData, Part
+from nr_agent.detection.card import LevelData
 from nr_agent.detection.classifier import StepClassifier, train_classifier
 from nr_agent.detection.collect import as_segment, read_confidence
 from nr_agent.detection.detector import LevelDetector, NeuronDetector, align
-from nr_agent.detection.features import FeatureFamily, step_features, tail
+from nr_agent.detection.features import StepSignal, tail
 from nr_agent.detection.labels import StepLabels, slip
 from nr_agent.detection.metrics import auroc, average_precision
 from nr_agent.detection.traces import Traced
+from nr_agent.detection.views import Seen, View, join
 
 _RESULT = re.compile(r"(?<==)(\s*)(-?\d+)(?!\d)")
 _FEWEST = 5
 """Failing steps that a side of a comparison needs; with fewer it is left empty."""
 
 
-def between_families(
-    data: LevelData, families: Sequence[FeatureFamily], traces: Sequence[Traced]
-) -> dict[str, dict[str, float | None]]:
+def between_families(data: LevelData, view: View, traces: Sequence[Traced]) -> dict[str, dict[str, float | None]]:
     """AUROC on each family of problems of a detector that was fitted on each other.
 
     Returns:
         `{fitted on: {tested on: AUROC}}`; None where a side has too few failing or sound steps to say.
     """
-    columns = data.columns(families)
     tasks = [traced.problem.task or "" for traced in traces]
     names = sorted(set(tasks))
-    parts = {split: _by_task(data.split(split), tasks, columns) for split in ("train", "held", "test")}
+    parts = {split: _by_task(data, split, view, tasks) for split in ("train", "held", "test")}
     table: dict[str, dict[str, float | None]] = {}
     for source in names:
         known, held = parts["train"].get(source), parts["held"].get(source)
@@ -71,8 +69,8 @@ def natural_and_injected(
         `{"natural to injected": {"auroc", "average_precision", "n", "positives"}, ...}`, all four ways.
     """
     level = next(one for one in detector.levels if one.settings.level == "intra_step")
-    columns = data.columns(level.settings.families)
-    natural = {name: _with(data.split(name), columns) for name in ("train", "held", "test")}
+    view = level.settings.view
+    natural = {name: (data.seen(name, view), data.split(name).labels) for name in ("train", "held", "test")}
     spoiled = _spoil_traces(engine, detector, level, traces, labelled, splits, seed)
     injected = {name: _replace_positives(natural[name], spoiled.get(name)) for name in natural}
     if any(not _both(labels) for _, labels in injected.values()):
@@ -107,10 +105,10 @@ def _spoil_traces(
     labelled: Sequence[Sequence[StepLabels]],
     splits: Sequence[str],
     seed: int,
-) -> dict[str, Tensor]:
-    """Features of one spoiled step a trace, by split."""
+) -> dict[str, Seen]:
+    """One spoiled step a trace, by split."""
     rng = random.Random(seed)
-    found: dict[str, list[Tensor]] = {}
+    found: dict[str, list[StepSignal]] = {}
     for traced, labels, split in zip(traces, labelled, splits, strict=True):
         if split == "calibration":
             continue
@@ -119,10 +117,10 @@ def _spoil_traces(
         for number in sound:
             wrong = spoil(traced.steps[number].text, rng)
             if wrong is not None:
-                features = _features_of(engine, detector, level, _cut(traced, number, wrong, engine.codec))
-                found.setdefault(split, []).append(features)
+                signal = _last_signal(engine, detector, level, _cut(traced, number, wrong, engine.codec))
+                found.setdefault(split, []).append(signal)
                 break
-    return {split: torch.stack(rows) for split, rows in found.items()}
+    return {split: level.settings.view.see(signals) for split, signals in found.items()}
 
 
 def _cut(traced: Traced, number: int, text: str, codec: Any) -> Traced:
@@ -134,8 +132,8 @@ def _cut(traced: Traced, number: int, text: str, codec: Any) -> Traced:
     return replace(traced, ids=traced.ids[: step.start] + written, steps=[*traced.steps[:number], last])
 
 
-def _features_of(engine: Any, detector: NeuronDetector, level: LevelDetector, traced: Traced) -> Tensor:
-    """The features of a trace's last step, all of it read in a plain pass."""
+def _last_signal(engine: Any, detector: NeuronDetector, level: LevelDetector, traced: Traced) -> StepSignal:
+    """A level's view of a trace's last step, all of it read in a plain pass."""
     observer = detector.observe("")
     with engine.quiet() as model:
         values, logprobs, entropies = read_confidence(model, traced.ids, detector.channels)
@@ -146,29 +144,26 @@ def _features_of(engine: Any, detector: NeuronDetector, level: LevelDetector, tr
         assert read is not None  # noqa: S101 - everything was read
         signal = observer.signal(level, *read)
         observer.history[level.settings.level] = tail(signal.history, signal.signal)
-    return step_features(signal, level.settings.families)
+    return signal
 
 
-def _replace_positives(natural: tuple[Tensor, Tensor], spoiled: Tensor | None) -> tuple[Tensor, Tensor]:
+def _replace_positives(natural: tuple[Seen, Tensor], spoiled: Seen | None) -> tuple[Seen, Tensor]:
     """The sound steps with spoiled ones beside them."""
-    features, labels = natural
-    sound = features[labels <= 0.5]
+    seen, labels = natural
+    sound = seen[(labels <= 0.5).nonzero()[:, 0]]
     if spoiled is None:
         return sound, torch.zeros(len(sound))
-    return torch.cat([sound, spoiled]), torch.cat([torch.zeros(len(sound)), torch.ones(len(spoiled))])
+    return join([sound, spoiled]), torch.cat([torch.zeros(len(sound)), torch.ones(len(spoiled))])
 
 
-def _by_task(part: Part, tasks: Sequence[str], columns: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+def _by_task(data: LevelData, split: str, view: View, tasks: Sequence[str]) -> dict[str, tuple[Seen, Tensor]]:
+    part, seen = data.split(split), data.seen(split, view)
     owners = [tasks[trace] for trace in part.traces.tolist()]
     found = {}
     for name in set(owners):
-        index = [i for i, owner in enumerate(owners) if owner == name]
-        found[name] = (part.features[index][:, columns], part.labels[index])
+        index = torch.tensor([i for i, owner in enumerate(owners) if owner == name])
+        found[name] = (seen[index], part.labels[index])
     return found
-
-
-def _with(part: Part, columns: Tensor) -> tuple[Tensor, Tensor]:
-    return part.features[:, columns], part.labels
 
 
 def _both(labels: Tensor) -> bool:
@@ -176,7 +171,7 @@ def _both(labels: Tensor) -> bool:
     return positives >= _FEWEST and len(labels) - positives >= _FEWEST
 
 
-def _measure(classifier: StepClassifier, test: tuple[Tensor, Tensor]) -> dict[str, Any]:
+def _measure(classifier: StepClassifier, test: tuple[Seen, Tensor]) -> dict[str, Any]:
     scores = classifier.score(test[0])
     return {
         "auroc": round(auroc(scores, test[1]), 4),

@@ -21,6 +21,7 @@ from nr_agent.detection.quality import at_threshold, false_alarms, first_failure
 from nr_agent.detection.reliability import reliability_svg
 from nr_agent.detection.traces import Traced, TracedStep
 from nr_agent.detection.transfer import spoil
+from nr_agent.detection.views import Tokens
 from nr_agent.engine.torch_engine import TorchEngine
 from nr_agent.episode import Problem
 from nr_agent.errors import DetectorError
@@ -57,6 +58,7 @@ def part(*traces):
     rows = [(t, i, *step) for t, steps in enumerate(traces) for i, step in enumerate(steps)]
     return Part(
         torch.zeros(len(rows), 1),
+        Tokens.of([torch.zeros(row[3], 1) for row in rows]),
         torch.tensor([float(row[2]) for row in rows]),
         torch.tensor([row[0] for row in rows]),
         torch.tensor([[float(row[1]), float(row[3]), 0.0] for row in rows]),

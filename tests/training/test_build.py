@@ -49,7 +49,7 @@ def test_what_was_built_solves_under_control(built):
     finally:
         engine.shutdown()
         store.close()
-    scored = {level for step in episode.steps for level in step.scores}
+    scored = {reading.level for step in episode.steps for reading in step.readings}
     assert scored == {level.settings.level for level in detector.levels}
 
 
