@@ -28,8 +28,9 @@ lint: $(VENV)/.dev tree  ## check style, and that imports go one way
 	@$(BIN)/ruff format --check .
 	@cd $(TREE) && ../$(BIN)/lint-imports --no-cache --config ../pyproject.toml
 
-type: $(VENV)/.dev tree  ## check types
+type: $(VENV)/.dev tree  ## check types, and that somebody else's code has them
 	@MYPYPATH=$(TREE) $(BIN)/mypy -p nr_agent
+	@MYPYPATH=$(TREE) $(BIN)/mypy tests/typed/user.py
 
 format: $(VENV)/.dev  ## bring the code into shape
 	@$(BIN)/ruff check --fix .

@@ -8,21 +8,20 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import RunnableLambda
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import END, START
 
 from nr_agent.engine.protocol import Engine, Sampling
 from nr_agent.graphs.answering import Answer
 from nr_agent.graphs.budget import Budget
-from nr_agent.graphs.context import ReasonerContext
 from nr_agent.graphs.lines import Book, EpisodeLine
 from nr_agent.graphs.memory import Memory
 from nr_agent.graphs.opening import Open
 from nr_agent.graphs.parts import Parts
 from nr_agent.graphs.ready import Reasoner, ready
-from nr_agent.graphs.reasoner import Graph, load_parts, next_node, open_store
+from nr_agent.graphs.reasoner import Graph, load_parts, new_graph, next_node, open_store
 from nr_agent.graphs.recording import Record
 from nr_agent.graphs.running import quick, waiting
-from nr_agent.graphs.state import Channels, ReasonerInput, ReasonerOutput, pack, unpack
+from nr_agent.graphs.state import Channels, pack, unpack
 from nr_agent.policies import Policies, Remedies, choose_mode
 from nr_agent.policies.baselines import Baseline
 
@@ -143,7 +142,7 @@ def create_baseline(
 
 
 def _wire(think: ThinkAs, opening: Open) -> Graph:
-    graph: Graph = StateGraph(Channels, ReasonerContext, input_schema=ReasonerInput, output_schema=ReasonerOutput)
+    graph = new_graph()
     graph.add_node("open", quick(opening, "open"))
     graph.add_node("think", RunnableLambda(think, think.acall, name="think"))
     graph.add_node("answer", waiting(Answer(think.parts), "answer"))

@@ -14,12 +14,12 @@ from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.graph.state import CompiledStateGraph
 
 from nr_agent.graphs.context import ReasonerContext
-from nr_agent.graphs.state import Channels, ReasonerInput, ReasonerOutput
+from nr_agent.graphs.state import Asked, Channels, ReasonerOutput
 
 RECURSION_LIMIT = 9_999
 """Supersteps where nobody else sets a limit: our own budget ends a run long before."""
 
-Reasoner: TypeAlias = CompiledStateGraph[Channels, ReasonerContext, ReasonerInput, ReasonerOutput]
+Reasoner: TypeAlias = CompiledStateGraph[Channels, ReasonerContext, Asked, ReasonerOutput]
 _LEAVING: WeakKeyDictionary[Any, Callable[[str], None]] = WeakKeyDictionary()
 _LEFT = (GeneratorExit, KeyboardInterrupt, asyncio.CancelledError)
 _Configs: TypeAlias = RunnableConfig | Sequence[RunnableConfig] | None
@@ -38,7 +38,7 @@ def ready(compiled: Reasoner, leave: Callable[[str], None]) -> Reasoner:
     return made.with_config({"recursion_limit": RECURSION_LIMIT, "metadata": {"ls_integration": "nr_agent"}})
 
 
-class _Ready(CompiledStateGraph[Channels, ReasonerContext, ReasonerInput, ReasonerOutput]):
+class _Ready(CompiledStateGraph[Channels, ReasonerContext, Asked, ReasonerOutput]):
     """Closes the episodes of runs that are left, and keeps the limit in batches.
 
     LangChain completes the configurations of batches with a limit of 25 before the graph sees them.

@@ -27,7 +27,7 @@ from nr_agent.graphs.ready import Reasoner, ready
 from nr_agent.graphs.rechecking import Recheck
 from nr_agent.graphs.recording import Record
 from nr_agent.graphs.running import quick, waiting
-from nr_agent.graphs.state import Channels, Fork, ReasonerInput, ReasonerOutput
+from nr_agent.graphs.state import Asked, Channels, Fork, ReasonerInput, ReasonerOutput
 from nr_agent.graphs.stopping import Stop
 from nr_agent.graphs.thinking import Think
 from nr_agent.policies import Policies, Remedies, Rules, choose_mode, load_policies
@@ -35,7 +35,7 @@ from nr_agent.policies import Policies, Remedies, Rules, choose_mode, load_polic
 if TYPE_CHECKING:
     from nr_agent.store import EpisodeStore
 
-Graph: TypeAlias = StateGraph[Channels, ReasonerContext, ReasonerInput, ReasonerOutput]
+Graph: TypeAlias = StateGraph[Channels, ReasonerContext, Asked, ReasonerOutput]
 _MADE: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 """The nodes of the graphs that are in use."""
 
@@ -172,7 +172,7 @@ def parts_of(reasoner: Reasoner) -> Parts:
 
 def wire(nodes: Mapping[str, Any]) -> Graph:
     """The ways between the nodes, which are given by name."""
-    graph: Graph = StateGraph(Channels, ReasonerContext, input_schema=ReasonerInput, output_schema=ReasonerOutput)
+    graph = new_graph()
     for name, node in nodes.items():
         made = waiting(node, name) if name in GENERATING else quick(node, name)
         graph.add_node(name, made, input_schema=Fork if name == "explore" else None)
@@ -189,6 +189,12 @@ def wire(nodes: Mapping[str, Any]) -> Graph:
     graph.add_edge("answer", "record")
     graph.add_edge("record", END)
     return graph
+
+
+def new_graph() -> Graph:
+    """A graph with our channels, without nodes."""
+    asked: Any = ReasonerInput
+    return StateGraph(Channels, ReasonerContext, input_schema=asked, output_schema=ReasonerOutput)
 
 
 def next_node(channels: Channels) -> str:

@@ -6,11 +6,11 @@ from outside.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Annotated, Any
 
-from langchain_core.messages import AnyMessage
+from langchain_core.messages import AnyMessage, MessageLikeRepresentation
 from langgraph.graph.message import add_messages
 from langgraph.managed import RemainingSteps
 from typing_extensions import TypedDict
@@ -91,6 +91,12 @@ class ReasonerInput(TypedDict):
     """What goes in: a conversation whose last human message is the problem."""
 
     messages: Annotated[list[AnyMessage], add_messages]
+
+
+class Asked(TypedDict):
+    """The same as callers may write it; only type checkers see this."""
+
+    messages: Sequence[MessageLikeRepresentation]
 
 
 class ReasonerOutput(TypedDict):

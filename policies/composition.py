@@ -42,7 +42,7 @@ class Rule:
         return self.min_score <= score and (self.max_score is None or score < self.max_score)
 
 
-Rules = Rule | Policy | list[Rule] | list[Policy] | list[Rule | Policy] | tuple[Rule | Policy, ...]
+Rules = Rule | Policy | Sequence[Rule | Policy]
 """What may stand at an address: a rule, a bare policy, or several of them, which are tried in order."""
 
 
@@ -135,7 +135,7 @@ class Policies:
 
 
 def _listed(rules: Rules) -> tuple[Rule, ...]:
-    several = rules if isinstance(rules, list | tuple) else (rules,)
+    several = rules if isinstance(rules, Sequence) and not isinstance(rules, str) else (rules,)
     return tuple(rule if isinstance(rule, Rule) else Rule(rule) for rule in several)
 
 
