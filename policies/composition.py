@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Any, get_args
 
 from nr_agent.actions import Action, AskHuman, Branch, Continue, Recheck, Stop
 from nr_agent.errors import PolicyError
@@ -135,7 +135,7 @@ class Policies:
 
 
 def _listed(rules: Rules) -> tuple[Rule, ...]:
-    several = rules if isinstance(rules, Sequence) and not isinstance(rules, str) else (rules,)
+    several: Any = rules if isinstance(rules, list | tuple) else (rules,)
     return tuple(rule if isinstance(rule, Rule) else Rule(rule) for rule in several)
 
 
