@@ -9,11 +9,14 @@ import pytest
 from nr_agent.engine.protocol import Sampling
 from nr_agent.errors import ConfigurationError
 from nr_agent.graphs import Budget, create_reasoner
+from nr_agent.neurons.channels import Channel
+from nr_agent.neurons.tap import ChannelPlan
 from nr_agent.policies.baselines import (
     S1,
     AnswerConvergence,
     Deer,
     Dynasor,
+    Neat,
     NoThinking,
     NoWait,
     SelfConsistency,
@@ -21,7 +24,7 @@ from nr_agent.policies.baselines import (
     ThinkBrake,
     Vanilla,
 )
-from nr_agent.policies.baselines.texts import boxed, same_answer, says, word_ids
+from nr_agent.policies.baselines.texts import CLOSING, boxed, same_answer, says, word_ids
 from nr_agent.store import EpisodeStore
 from nr_agent.testing import ScriptedEngine
 from nr_agent.tokens import END_THINK, STEP_END
@@ -34,6 +37,29 @@ def trial(probe) -> list[float]:
     """Probabilities of what a trial answer has in its braces: sampled tokens without the first and the closing one."""
     drawn = [math.exp(p) for p in probe.logprobs if p is not None]
     return drawn[1:-1] if probe.text.endswith("}") else drawn[1:]
+
+
+def test_words_and_numbers_are_those_of_the_papers():
+    """Whoever changes one of them says so on the page on baselines."""
+    assert NoThinking().phrase == "Okay, I think I have finished thinking.\n</think>\n\n"
+    s1 = S1()
+    assert (s1.ignore, s1.word, s1.forced) == (1, "Wait", "\n</think>\n\nFinal Answer:")
+    deer = Deer()
+    assert (deer.words, deer.trial) == (("Wait", "Alternatively"), "\n**Final Answer**\n\\boxed")
+    assert (deer.trial_tokens, deer.threshold, deer.mean, deer.max_checks) == (20, 0.95, "arithmetic", 10)
+    dynasor = Dynasor()
+    assert dynasor.probe == ("... Oh, I suddenly got the answer to the whole problem, **Final Answer**\n\n\\[ \\boxed{")
+    assert (dynasor.agree, dynasor.chunk, dynasor.probe_tokens) == (3, 64, 20)
+    assert dynasor.doubts == ("wait", "hold", "but", "okay", "no", "hmm")
+    assert " ".join(NoWait().words[:8]) == "wait alternatively hmm but however alternative another check"
+    assert " ".join(NoWait().words[8:]) == "double-check oh maybe verify other again now ah any"
+    assert ThinkBrake().margin == 0.1
+    neat = Neat(channels=("FFN 0:0",), reference=(1.0,), plan=ChannelPlan([Channel("ffn", 0, 0)]))
+    assert (neat.similarity, neat.almost, neat.magnitude) == (0.6, 0.4, 0.2)
+    assert neat.words == ("Wait", "But", "Alternatively", "However", "Hmm")
+    convergence = AnswerConvergence()
+    assert (convergence.agree, CLOSING) == (10, "\n</think>\n\n") and convergence.probe.startswith(CLOSING)
+    assert (SelfConsistency().samples, SelfRefine().rounds) == (8, 3)
 
 
 @pytest.mark.parametrize("problem", [0, 1, 2])
