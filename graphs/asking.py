@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
+from langgraph.config import get_config
 from langgraph.runtime import Runtime
 from langgraph.types import interrupt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
 
 from nr_agent import actions
+from nr_agent.errors import ConfigurationError
 from nr_agent.graphs.context import ReasonerContext
 from nr_agent.graphs.control import NODES, count_intervention
 from nr_agent.graphs.parts import Parts, make_intervention
@@ -24,7 +26,7 @@ _ACTIONS: dict[str, actions.Action] = {
 
 
 class HumanAnswer(BaseModel):
-    """What a person may say: resume with `Command(resume={"action": "recheck"})`, for example.
+    """What a person may say: resume with `Command(resume="recheck")`, for example, or `{"action": "recheck"}`.
 
     Attributes:
         action: what to do: go on, have the step rechecked (or thought anew), branch, stop, or give the answer.
@@ -34,7 +36,12 @@ class HumanAnswer(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     action: Literal["continue", "recheck", "rollback", "branch", "stop", "answer"]
-    answer: str | None = Field(default=None, min_length=1)
+    answer: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _may_be_a_word(cls, value: Any) -> Any:
+        return {"action": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _answer_with_its_action(self) -> Self:
@@ -61,10 +68,20 @@ class AskHuman:
             "event": next((event for event in state["events"] if event["id"] == asked.get("event_id")), None),
             "actions": [*_ACTIONS, "answer"],
         }
+        with self.parts.guard(state["episode_id"]):
+            self._check_can_ask(state["episode_id"])
         self.parts.wait(state["episode_id"])
         answer = interrupt(question, response_schema=HumanAnswer)
         with self.parts.guard(state["episode_id"]):
             return self._go_on(state, answer)
+
+    def _check_can_ask(self, episode_id: str) -> None:
+        # LangGraph would end the run as if nothing were: nobody could ever answer.
+        if get_config().get("configurable", {}).get("__pregel_checkpointer", self) is None:
+            raise ConfigurationError(
+                f"episode {episode_id} has a question for a person, and this run cannot ask: it has no checkpointer",
+                hint="compile the graph with a checkpointer and give a thread_id, or use policies that ask nobody",
+            )
 
     def _go_on(self, state: ReasonerState, answer: HumanAnswer) -> dict[str, Any]:
         asked, mode = state["action"], self.parts.remedies.mode

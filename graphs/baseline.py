@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import RunnableLambda
 from langgraph.graph import END, START
 
 from nr_agent.engine.protocol import Engine, Sampling
+from nr_agent.errors import ConfigurationError
 from nr_agent.graphs.answering import Answer
 from nr_agent.graphs.budget import Budget
+from nr_agent.graphs.checking import check_parts, read_budget, read_sampling
 from nr_agent.graphs.lines import Book, EpisodeLine
 from nr_agent.graphs.memory import Memory
 from nr_agent.graphs.opening import Open
@@ -94,7 +97,7 @@ class ThinkAs:
 
 
 def create_baseline(
-    engine: Engine | str,
+    engine: Engine | str | Path,
     baseline: Baseline,
     *,
     store: EpisodeStore | None = None,
@@ -118,8 +121,15 @@ def create_baseline(
     Raises:
         ModelError: the model cannot be loaded.
         ChannelError: the baseline reads channels that the model does not have.
+        ConfigurationError: a part is something else.
     """
+    if isinstance(baseline, type) or not callable(getattr(baseline, "think", None)):
+        raise ConfigurationError(
+            f"the baseline is {baseline!r}", hint="give one of nr_agent.policies.baselines, made: Deer(), for example"
+        )
+    budget, sampling = read_budget(budget), read_sampling(sampling)
     engine, _ = load_parts(engine, None)
+    check_parts(engine, None, store, seed)
     remedies = Remedies(engine.codec, choose_mode(engine.codec, "prompted"))
     parts = Parts(
         engine=engine,

@@ -20,7 +20,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
 from nr_agent.errors import ToolsUnsupportedError
 from nr_agent.graphs.apart import astream_apart, find_writer, stream_apart
@@ -135,6 +135,11 @@ class ChatNeuReasoner(BaseChatModel):
             if self._made is not None and self.engine is None:
                 parts_of(self._made).engine.shutdown()
             self._made = None
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _may_be_one(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value or []
 
     @property
     def _llm_type(self) -> str:

@@ -29,7 +29,7 @@ class ReasonerContext:
         metadata: anything that should be kept with the problem.
         budget: instead of the reasoner's; a dict changes what it names.
         sampling: instead of the reasoner's; a dict changes what it names.
-        stop: the answer ends before the first of these strings.
+        stop: the answer ends before this string, or before the first of these.
         tools: that the model may call, in OpenAI's form; its calls are in the message that comes out.
         tool_choice: `any`, or the name of one of the tools: the answer is then made to begin with a call.
     """
@@ -42,7 +42,7 @@ class ReasonerContext:
     metadata: dict[str, Any] = field(default_factory=dict)
     budget: Budget | dict[str, Any] | None = None
     sampling: Sampling | dict[str, Any] | None = None
-    stop: Sequence[str] = ()
+    stop: str | Sequence[str] = ()
     tools: Sequence[Mapping[str, Any]] = ()
     tool_choice: str | None = None
 
@@ -51,15 +51,41 @@ def read_context(context: object, config: RunnableConfig) -> ReasonerContext:
     """The run's context: ours if it is ours, with what the config says on top.
 
     Raises:
-        ConfigurationError: the config names something that there is not.
+        ConfigurationError: the config names something that there is not, or a value is of another kind.
     """
     own = context if isinstance(context, ReasonerContext) else ReasonerContext()
-    overrides = config.get("configurable", {}).get("nr_agent") or {}
+    overrides: object = config.get("configurable", {}).get("nr_agent") or {}
     names = [item.name for item in fields(ReasonerContext)]
+    if not isinstance(overrides, Mapping):
+        raise ConfigurationError(
+            f"config['configurable']['nr_agent'] is a {type(overrides).__name__}",
+            hint=f"give a dict with some of: {', '.join(names)}",
+        )
     for name in overrides:
         if name not in names:
             raise ConfigurationError(
                 f"config['configurable']['nr_agent'] has {name!r}, which a run does not take",
                 hint=f"allowed: {', '.join(names)}",
             )
-    return ReasonerContext(**{**{name: getattr(own, name) for name in names}, **overrides})
+    merged = ReasonerContext(**{**{name: getattr(own, name) for name in names}, **overrides})
+    for name, (kinds, expected) in _KINDS.items():
+        value = getattr(merged, name)
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise ConfigurationError(f"a run's {name} is {value!r}", hint=f"give {expected}")
+    return merged
+
+
+_TEXT = ((str, type(None)), "a text")
+_NUMBER = ((int, type(None)), "a whole number")
+_LIST = ((list, tuple), "a list of tools in OpenAI's form")
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "domain": _TEXT,
+    "seed": _NUMBER,
+    "reference": _TEXT,
+    "task": _TEXT,
+    "problem_seed": _NUMBER,
+    "metadata": ((Mapping,), "a dict"),
+    "stop": ((str, list, tuple), "a text, or a list of texts"),
+    "tools": _LIST,
+    "tool_choice": _TEXT,
+}

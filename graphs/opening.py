@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from typing import Any
 
 from langchain_core.messages import AnyMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_config, get_stream_writer
 from langgraph.runtime import Runtime
-from pydantic import ValidationError
 
 from nr_agent.engine.protocol import Sampling
 from nr_agent.episode import Episode, Problem, Step
-from nr_agent.errors import ConfigurationError, ContextLengthError
+from nr_agent.errors import ContextLengthError
 from nr_agent.graphs.budget import Budget
+from nr_agent.graphs.checking import read_budget, read_sampling
 from nr_agent.graphs.context import ReasonerContext, read_context
 from nr_agent.graphs.control import Control
 from nr_agent.graphs.conversation import find_problem, to_template
@@ -57,9 +57,9 @@ class Open:
         config = get_config()
         context = read_context(runtime.context, config)
         problem = _problem(state["messages"], context)
-        budget = _budget(context, self.budget)
+        budget = read_budget(context.budget, self.budget)
         seed = self.seed if context.seed is None else context.seed
-        sampling = _sampling(context, self.parts.sampling)
+        sampling = read_sampling(context.sampling, self.parts.sampling)
         prompt = self._render(state["messages"], context)
         self._check_length(len(prompt))
         episode_id = new_id()
@@ -73,7 +73,7 @@ class Open:
             "seed": seed,
             "budget": budget.model_dump(mode="json"),
             "sampling": plain(sampling),
-            "stop": list(context.stop),
+            "stop": [context.stop] if isinstance(context.stop, str) else list(context.stop),
             "lead": lead(context.tools, context.tool_choice),
             "sequence": sequence,
             "branch": "main",
@@ -177,26 +177,3 @@ def _problem(messages: Sequence[AnyMessage], context: ReasonerContext) -> Proble
         seed=context.problem_seed,
         metadata=context.metadata,
     )
-
-
-def _budget(context: ReasonerContext, default: Budget) -> Budget:
-    if context.budget is None or isinstance(context.budget, Budget):
-        return context.budget or default
-    try:
-        return Budget.model_validate({**default.model_dump(), **context.budget})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ConfigurationError(
-            f"the run's budget is wrong at {'.'.join(map(str, first['loc']))}: {first['msg']}",
-            hint=f"allowed: {', '.join(Budget.model_fields)}",
-        ) from error
-
-
-def _sampling(context: ReasonerContext, default: Sampling) -> Sampling:
-    if context.sampling is None or isinstance(context.sampling, Sampling):
-        return context.sampling or default
-    names = [item.name for item in fields(Sampling)]
-    unknown = [name for name in context.sampling if name not in names]
-    if unknown:
-        raise ConfigurationError(f"the run's sampling has {unknown[0]!r}", hint=f"allowed: {', '.join(names)}")
-    return replace(default, **context.sampling)

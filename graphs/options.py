@@ -53,7 +53,8 @@ class Options:
     @property
     def stop(self) -> list[str]:
         """Strings that end the answer."""
-        return [string for string in self.settings["stop"] or () if string]
+        given = self.settings["stop"] or ()
+        return [string for string in ([given] if isinstance(given, str) else given) if string]
 
     @property
     def tools(self) -> Sequence[Mapping[str, Any]]:
@@ -75,6 +76,8 @@ class Options:
         changed: dict[str, Any] = {}
         if self.settings["max_tokens"] is not None:
             most = int(self.settings["max_tokens"])
+            if most < 1:
+                raise ConfigurationError(f"max_tokens is {most}", hint="give 1 or more, or None for the budget's own")
             answer = min(usual.max_answer_tokens, max(1, most // 4))
             changed |= {"max_tokens": max(1, most - answer - closing), "max_answer_tokens": answer}
         if self.settings["timeout"] is not None:
@@ -89,5 +92,10 @@ def read_choice(choice: Any) -> str | None:
     if choice in (True, "any", "required"):
         return "any"
     if isinstance(choice, Mapping):
-        return str(choice.get("function", choice)["name"])
+        named = choice.get("function", choice)
+        if not isinstance(named, Mapping) or "name" not in named:
+            raise ConfigurationError(
+                f"the tool_choice {dict(choice)!r} names no tool", hint="give 'auto', 'any', 'none' or a tool's name"
+            )
+        return str(named["name"])
     return str(choice)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 from uuid import UUID
 from weakref import WeakKeyDictionary
@@ -12,6 +13,8 @@ from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Command
+from pydantic import BaseModel
 
 from nr_agent.graphs.context import ReasonerContext
 from nr_agent.graphs.state import Asked, Channels, ReasonerOutput
@@ -45,10 +48,10 @@ class _Ready(CompiledStateGraph[Channels, ReasonerContext, Asked, ReasonerOutput
     """
 
     def stream(self, input: Any, config: Any = None, **kwargs: Any) -> Iterator[Any]:
-        return super().stream(input, self._followed(config), **kwargs)
+        return super().stream(_plain(input), self._followed(config), **kwargs)
 
     def astream(self, input: Any, config: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
-        return super().astream(input, self._followed(config), **kwargs)
+        return super().astream(_plain(input), self._followed(config), **kwargs)
 
     def batch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:
         return super().batch(inputs, _limited(config), **kwargs)
@@ -103,6 +106,13 @@ class _Follower(BaseCallbackHandler):
         facts = values.get("facts", values) if isinstance(values, dict) else {}
         if isinstance(facts, dict) and isinstance(facts.get("episode_id"), str):
             self._episodes[run_id] = facts["episode_id"]
+
+
+def _plain(given: Any) -> Any:
+    """A person's answer as JSON values: it is saved as it is given, and LangGraph does not know our types."""
+    if isinstance(given, Command) and isinstance(given.resume, BaseModel):
+        return replace(given, resume=given.resume.model_dump(mode="json"))
+    return given
 
 
 def _limited(config: _Configs) -> Any:

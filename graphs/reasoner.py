@@ -13,11 +13,12 @@ from langgraph.types import Checkpointer
 
 from nr_agent.detection.protocol import Detector
 from nr_agent.engine.protocol import Engine, Sampling
-from nr_agent.errors import ConfigurationError, DetectorMismatchError
+from nr_agent.errors import ConfigurationError, DetectorMismatchError, PolicyError
 from nr_agent.graphs.answering import Answer
 from nr_agent.graphs.asking import AskHuman
 from nr_agent.graphs.branching import Branch, Choose, Explore, send_forks
 from nr_agent.graphs.budget import Budget
+from nr_agent.graphs.checking import check_choice, check_parts, read_budget, read_sampling
 from nr_agent.graphs.context import ReasonerContext
 from nr_agent.graphs.control import NODES
 from nr_agent.graphs.memory import Memory
@@ -46,7 +47,7 @@ AnyPolicies: TypeAlias = str | Path | Policies | Mapping[str, Rules]
 
 
 def create_reasoner(
-    engine: Engine | str,
+    engine: Engine | str | Path,
     *,
     detector: Detector | Literal["auto"] | None = "auto",
     policies: AnyPolicies = "default",
@@ -101,7 +102,7 @@ def create_reasoner(
 
 
 def build_reasoner(
-    engine: Engine | str,
+    engine: Engine | str | Path,
     *,
     detector: Detector | Literal["auto"] | None = "auto",
     policies: AnyPolicies = "default",
@@ -114,15 +115,18 @@ def build_reasoner(
     exit_behavior: Literal["end", "error"] = "end",
 ) -> Graph:
     """The reasoner's graph before it is compiled, to add nodes and edges to; see `create_reasoner`."""
-    if exit_behavior not in ("end", "error"):
-        raise ConfigurationError(f"exit_behavior is {exit_behavior!r}", hint="allowed: 'end', 'error'")
+    check_choice("exit_behavior", exit_behavior, ("end", "error"))
+    check_choice("mode", mode, ("auto", "token", "prompted"))
+    budget, sampling = read_budget(budget), read_sampling(sampling)
+    chosen = _policies(policies)
     engine, detector = load_parts(engine, detector)
+    check_parts(engine, detector, store, seed)
     _check_detector(engine, detector)
     remedies = Remedies(engine.codec, choose_mode(engine.codec, mode))
     parts = Parts(
         engine=engine,
         detector=detector,
-        policies=_policies(policies),
+        policies=chosen,
         store=open_store(store),
         remedies=remedies,
         sampling=sampling,
@@ -202,10 +206,13 @@ def next_node(channels: Channels) -> str:
     return str(channels["course"]["next"])
 
 
-def load_parts(engine: Engine | str, detector: Detector | Literal["auto"] | None) -> tuple[Engine, Detector | None]:
+def load_parts(
+    engine: Engine | str | Path, detector: Detector | Literal["auto"] | None
+) -> tuple[Engine, Detector | None]:
     """The engine, loaded where it is given by name, and its detector, where it ships with one and that is wanted."""
-    if not isinstance(engine, str):
+    if not isinstance(engine, str | Path):
         return engine, None if detector == "auto" else detector
+    engine = str(engine)
     from nr_agent.models import registry  # noqa: PLC0415 - imports torch when it loads
 
     loaded = registry.load_engine(engine)
@@ -228,7 +235,14 @@ def _check_detector(engine: Engine, detector: Detector | None) -> None:
 def _policies(policies: AnyPolicies) -> Policies:
     if isinstance(policies, Policies):
         return policies
-    return Policies(policies) if isinstance(policies, Mapping) else load_policies(policies)
+    if isinstance(policies, Mapping):
+        return Policies(policies)
+    if isinstance(policies, str | Path):
+        return load_policies(policies)
+    raise PolicyError(
+        f"policies is {policies!r}, which says not what they are for",
+        hint="give a pack's name, a YAML file, or a dict such as {'intra_step': RecheckPolicy()}",
+    )
 
 
 def open_store(store: EpisodeStore | None) -> EpisodeStore:

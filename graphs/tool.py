@@ -6,7 +6,9 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import StructuredTool
+from langgraph.graph.state import CompiledStateGraph
 
+from nr_agent.errors import ConfigurationError
 from nr_agent.graphs.ready import RECURSION_LIMIT, Reasoner
 from nr_agent.graphs.state import ReasoningReport
 
@@ -26,7 +28,12 @@ def as_tool(reasoner: Reasoner, name: str = "solve_hard_problem", description: s
 
     Returns:
         A tool whose content is the answer, and whose artifact is the `reasoning` report.
+
+    Raises:
+        ConfigurationError: it is no reasoner.
     """
+    if not isinstance(reasoner, CompiledStateGraph):
+        raise ConfigurationError(f"a {type(reasoner).__name__} is no reasoner", hint="give create_reasoner(...)")
 
     def solve(question: str, config: RunnableConfig) -> tuple[str, ReasoningReport]:
         return _result(reasoner.invoke(_input(question), _own_limit(config)))
@@ -49,5 +56,10 @@ def _own_limit(config: RunnableConfig) -> RunnableConfig:
 
 
 def _result(state: dict[str, Any]) -> tuple[str, ReasoningReport]:
+    if "reasoning" not in state:
+        raise ConfigurationError(
+            "the reasoner has a question for a person, and whoever called this tool cannot ask",
+            hint="call it in a node of a graph with a checkpointer, or use policies that ask nobody",
+        )
     report: ReasoningReport = state["reasoning"]
     return report["answer"] or "No answer was found.", report

@@ -37,6 +37,14 @@ class Rule:
     max_score: float | None = None
     reason: str = ""
 
+    def __post_init__(self) -> None:
+        top = 1.0 if self.max_score is None else self.max_score
+        if not 0.0 <= self.min_score <= top <= 1.0:
+            raise PolicyError(
+                f"a rule takes scores from {self.min_score} to {self.max_score}",
+                hint="scores go from 0 to 1, and min_score is not above max_score",
+            )
+
     def takes(self, score: float) -> bool:
         """Whether an event with this score is the rule's."""
         return self.min_score <= score and (self.max_score is None or score < self.max_score)
@@ -85,6 +93,11 @@ class Policies:
     attended: bool = True
 
     def __post_init__(self) -> None:
+        for limit in ("max_interventions", "refractory"):
+            if getattr(self, limit) < 0:
+                raise PolicyError(
+                    f"the policies {self.name!r} have {limit}={getattr(self, limit)}", hint="give 0 or more"
+                )
         for address, rules in self.on.items():
             if address not in ADDRESSES:
                 raise PolicyError(
@@ -148,7 +161,11 @@ def _check(policy: object, where: str) -> None:
 
 
 def _ask(policy: Policy, context: PolicyContext) -> Decision:
-    action: object = policy.decide(context)  # a policy of a user may return anything
+    try:
+        action: object = policy.decide(context)  # a policy of a user may return anything
+    except Exception as error:
+        error.add_note(f"in the policy {policy.name!r}, on an event in step {context.event.step}")
+        raise
     if not isinstance(action, ACTIONS):
         event = context.event
         allowed = ", ".join(kind.__name__ for kind in ACTIONS)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from nr_agent.episode import Run
+from nr_agent.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,6 +58,14 @@ class SequenceRef(BaseModel):
     length: int
 
 
+_RANGES = (
+    ("temperature", 0.0, 100.0),
+    ("top_p", 1e-9, 1.0),
+    ("top_k", 0.0, 1e9),
+    ("repetition_penalty", 1e-9, 1e9),
+)
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How tokens are drawn. Temperature 0 is greedy.
@@ -70,6 +79,9 @@ class Sampling:
         suppress: ids that are never drawn.
         repetition_penalty: above 1, tokens that the sequence holds already, its prompt included, become less
             likely: their logits are divided by it, or multiplied where they are negative (CTRL, arXiv 1909.05858).
+
+    Raises:
+        ConfigurationError: a setting makes no sense.
     """
 
     temperature: float = 0.6
@@ -77,6 +89,14 @@ class Sampling:
     top_k: int = 0
     suppress: tuple[int, ...] = ()
     repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, least, most in _RANGES:
+            value: object = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+                raise ConfigurationError(
+                    f"a sampling's {name} is {value!r}", hint=f"give a number from {least:g} to {most:g}"
+                )
 
 
 @dataclass(frozen=True)
