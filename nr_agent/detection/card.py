@@ -13,7 +13,7 @@ from nr_agent.detection.classifier import StepClassifier, conformal_threshold, t
 from nr_agent.detection.features import FEATURE_FAMILIES, StepSignal, step_features, token_features
 from nr_agent.detection.metrics import average_precision
 from nr_agent.detection.probes import Surroundings, train_linear
-from nr_agent.detection.quality import at_threshold, full_quality, quiet_maxima, ranking_quality
+from nr_agent.detection.quality import at_threshold, first_failure_f1, full_quality, quiet_maxima, ranking_quality
 from nr_agent.detection.traces import Traced
 from nr_agent.detection.views import Seen, Tokens, View
 from nr_agent.events import Level
@@ -114,6 +114,10 @@ def evaluate_level(
     """
     test = data.split("test")
     row = full_quality(level, trials[view].score(data.seen("test", view)), test, threshold)
+    row["first_error_f1"] = first_failure_f1(
+        (trials[view].score(data.seen("held", view)), data.split("held")),
+        (trials[view].score(data.seen("test", view)), test),
+    )
     row["families"] = list(view.families)
     row["unit"] = view.unit
     row["threshold"] = threshold if threshold < 1 else None
@@ -183,7 +187,10 @@ def _controls(
 
 
 def _control(level: Level, data: LevelData, scorer: _Scorer, of: Callable[[str], Seen], alpha: float) -> dict[str, Any]:
-    quiet, test = data.split("calibration"), data.split("test")
+    quiet, held, test = (data.split(name) for name in ("calibration", "held", "test"))
     threshold = conformal_threshold(quiet_maxima(level, scorer.score(of("calibration")), quiet), alpha)
     scores = scorer.score(of("test"))
-    return ranking_quality(scores, test.labels) | {"recall": at_threshold(level, scores, test, threshold)["recall"]}
+    return ranking_quality(scores, test.labels) | {
+        "recall": at_threshold(level, scores, test, threshold)["recall"],
+        "first_error_f1": first_failure_f1((scorer.score(of("held")), held), (scores, test)),
+    }

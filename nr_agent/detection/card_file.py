@@ -129,7 +129,20 @@ def _comparison(levels: dict[str, Any]) -> list[str]:
         [f"control: {about}", *(_pair(row["controls"].get(name)) for row in levels.values())]
         for name, about in _CONTROLS.items()
     ]
-    return _table(["", *levels], [*unique.values(), *controls])
+    finding = [["the detector", *(_number(row["first_error_f1"]) for row in levels.values())]]
+    finding += [
+        [
+            f"control: {about}",
+            *(_number(row["controls"].get(name, {}).get("first_error_f1")) for row in levels.values()),
+        ]
+        for name, about in _CONTROLS.items()
+    ]
+    return [
+        *_table(["", *levels], [*unique.values(), *controls]),
+        "## First-error F1, at the threshold that is best on held problems",
+        "",
+        *_table(["", *levels], finding),
+    ]
 
 
 def _transfer(level: str, table: dict[str, Any]) -> list[str]:

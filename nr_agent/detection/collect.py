@@ -132,12 +132,13 @@ def read_confidence(model: Any, ids: Sequence[int], channels: Sequence[Channel])
         that it was drawn from (NaN for the first); float32 on the CPU.
     """
     given = torch.tensor([list(ids)], device=input_device(model))
-    tap = ChannelPlan(channels).install(model)
+    tap = ChannelPlan(channels).install(model) if channels else None
     try:
         logits = model(input_ids=given, use_cache=False).logits[0, :-1].float()
-        values = tap.take(len(ids)).cpu().clone()
+        values = torch.zeros(len(ids), 0) if tap is None else tap.take(len(ids)).cpu().clone()
     finally:
-        tap.remove()
+        if tap is not None:
+            tap.remove()
     logprobs, entropies = confidence(logits, given[0, 1:])
     unknown = torch.full((1,), torch.nan)
     return values, torch.cat([unknown, logprobs.cpu()]), torch.cat([unknown, entropies.cpu()])

@@ -117,7 +117,28 @@ def fit(
     out.mkdir(parents=True, exist_ok=True)
     engine.attach(None)
     traces = _traces(engine, problems, out, settings, log)
-    labelled = [label_trace(traced) for traced in traces]
+    return fit_traces(engine, traces, [label_trace(traced) for traced in traces], out, settings, log=log)
+
+
+def fit_traces(
+    engine: Any,
+    traces: Sequence[Traced],
+    labelled: Sequence[Sequence[StepLabels]],
+    out: Path,
+    settings: FitSettings | None = None,
+    *,
+    log: Callable[[str], None] = lambda _: None,
+) -> NeuronDetector:
+    """`fit` on traces that are there already, with labels from wherever they come, a list a trace.
+
+    Steps whose label is not known for a level (None) do not count for it.
+
+    Raises:
+        DetectorError: no level has enough examples.
+    """
+    settings = settings or FitSettings()
+    out.mkdir(parents=True, exist_ok=True)
+    engine.attach(None)
     rates = base_rates(labelled)
     log("  ".join(f"{level}: {rate:.1%} of the steps" for level, rate in rates.items()))
     splits = [split_of(traced.problem.text, settings.seed) for traced in traces]

@@ -40,9 +40,9 @@ class StepLabels:
         instance: the final answer was already there when it ended.
     """
 
-    intra_step: bool
+    intra_step: bool | None
     kind: Literal["calculation", "derivation"] | None
-    inter_step: bool
+    inter_step: bool | None
     instance: bool | None
 
     def of(self, level: Level) -> bool | None:

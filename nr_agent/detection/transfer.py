@@ -112,7 +112,7 @@ def _spoil_traces(
     for traced, labels, split in zip(traces, labelled, splits, strict=True):
         if split == "calibration":
             continue
-        sound = [i for i, label in enumerate(labels) if not label.intra_step]
+        sound = [i for i, label in enumerate(labels) if label.intra_step is False]
         rng.shuffle(sound)
         for number in sound:
             wrong = spoil(traced.steps[number].text, rng)
