@@ -6,7 +6,6 @@ It would inherit that graph's checkpointer and callbacks, and report its own mes
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
@@ -16,6 +15,7 @@ from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.config import get_stream_writer
 
 from nr_agent.graphs.ready import Reasoner
+from nr_agent.graphs.threads import outlast
 
 
 def stream_apart(reasoner: Reasoner, given: Any, config: RunnableConfig) -> Iterator[dict[str, Any]]:
@@ -49,8 +49,7 @@ async def astream_apart(reasoner: Reasoner, given: Any, config: RunnableConfig) 
     finally:
         if not task.done():
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await outlast(task)
 
 
 def find_writer() -> Callable[[Any], None]:

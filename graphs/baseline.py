@@ -25,6 +25,7 @@ from nr_agent.graphs.reasoner import Graph, load_parts, new_graph, next_node, op
 from nr_agent.graphs.recording import Record
 from nr_agent.graphs.running import quick, waiting
 from nr_agent.graphs.state import Channels, pack, unpack
+from nr_agent.graphs.threads import outlast
 from nr_agent.policies import Policies, Remedies, choose_mode
 from nr_agent.policies.baselines import Baseline
 
@@ -60,9 +61,7 @@ class ThinkAs:
             return pack(channels, await asyncio.shield(task))
         except asyncio.CancelledError:
             book.halt()
-            await asyncio.wait([task])  # it cleans up
-            if not task.cancelled():
-                task.exception()  # it has been seen: the cancellation goes before it
+            await outlast(task)  # it cleans up
             raise
 
     def _think(self, state: Mapping[str, Any], book: Book) -> dict[str, Any]:

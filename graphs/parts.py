@@ -18,6 +18,8 @@ from nr_agent.detection.protocol import Detector, Look
 from nr_agent.engine.protocol import Engine, Sampling, Segment, SequenceRef
 from nr_agent.episode import EpisodeStatus, Intervention, Step, StopReason, measure_usage
 from nr_agent.errors import Cancelled, EngineError, UnknownSequenceError
+from nr_agent.graphs.following import tell_followers
+from nr_agent.graphs.lineage import find_line
 from nr_agent.graphs.memory import Memory
 from nr_agent.graphs.stream import FailureStreamEvent, InterventionEvent, Part, StepEvent
 from nr_agent.graphs.threads import to_its_end
@@ -193,6 +195,7 @@ class Parts:
             raise
 
     def _enter(self, episode_id: str) -> None:
+        tell_followers(episode_id)
         for left in self.memory.enter(episode_id):
             self.engine.close(left)
 
@@ -217,16 +220,20 @@ class Parts:
             self.store.finish(episode_id, status=status, stop_reason=reason, usage=usage, error=error)
 
     def _restore(self, state: Mapping[str, Any], ref: SequenceRef) -> SequenceRef:
+        episode = self.store.get(state["episode_id"])
         before = state.get("before", state["next_index"])
-        kept = [step for step in self.store.get(state["episode_id"]).kept if step.index < before]
-        ids = [token for step in kept for token in step.ids]
-        if len(ids) < ref.length:
+        line = find_line(episode, branch=state["branch"], before=before, length=ref.length)
+        if line is None:
             raise EngineError(
-                f"episode {state['episode_id']} has {len(ids)} tokens in the store, its state speaks of {ref.length}",
+                f"episode {episode.id} has no {ref.length} tokens in the store, of which its state speaks",
                 hint="resume with the store that the episode was begun in (a file or a server, not memory)",
             )
-        restored = self.engine.restore(ids[: ref.length], seed=state["seed"])
-        self.memory.hold(state["episode_id"], restored)
+        if "before" not in state:
+            # What was thought behind this point, and was never saved or is gone back behind, is no part of it.
+            behind = [step.index for step in episode.kept if step.index >= before]
+            self.store.discard(episode.id, behind)
+        restored = self.engine.restore([token for step in line for token in step.ids], seed=state["seed"])
+        self.memory.hold(episode.id, restored)
         return restored
 
     def _parts(self, step: Step) -> list[Part]:

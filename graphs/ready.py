@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
-from uuid import UUID
 from weakref import WeakKeyDictionary
 
-from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
 from pydantic import BaseModel
 
 from nr_agent.graphs.context import ReasonerContext
+from nr_agent.graphs.following import Follower, followed
 from nr_agent.graphs.state import Asked, Channels, ReasonerOutput
 
 RECURSION_LIMIT = 9_999
@@ -24,7 +21,6 @@ RECURSION_LIMIT = 9_999
 
 Reasoner: TypeAlias = CompiledStateGraph[Channels, ReasonerContext, Asked, ReasonerOutput]
 _LEAVING: WeakKeyDictionary[Any, Callable[[str], None]] = WeakKeyDictionary()
-_LEFT = (GeneratorExit, KeyboardInterrupt, asyncio.CancelledError)
 _Configs: TypeAlias = RunnableConfig | Sequence[RunnableConfig] | None
 
 
@@ -66,46 +62,7 @@ class _Ready(CompiledStateGraph[Channels, ReasonerContext, Asked, ReasonerOutput
         return super().abatch_as_completed(inputs, _limited(config), **kwargs)
 
     def _followed(self, config: RunnableConfig | None) -> RunnableConfig:
-        """The configuration, with somebody who sees when the run is left."""
-        follower = _Follower(_LEAVING[self.builder])
-        given = (config or {}).get("callbacks") or (self.config or {}).get("callbacks")
-        given = given or (var_child_runnable_config.get() or {}).get("callbacks")
-        if isinstance(given, BaseCallbackManager):
-            manager = given.copy()
-            manager.add_handler(follower, inherit=True)
-            return {**(config or {}), "callbacks": manager}
-        return {**(config or {}), "callbacks": [*(given or ()), follower]}
-
-
-class _Follower(BaseCallbackHandler):
-    """Knows the episodes of a run, and closes them if the run is left between two nodes.
-
-    Nodes that are left close their episode by themselves. But a stream may be left, or a task cancelled, while
-    LangGraph itself is at work.
-    """
-
-    def __init__(self, leave: Callable[[str], None]) -> None:
-        self._leave = leave
-        self._episodes: dict[UUID | None, str] = {}
-
-    def on_chain_start(
-        self, serialized: Any, inputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
-    ) -> None:
-        self._note(inputs, parent_run_id)
-
-    def on_chain_end(self, outputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
-        self._episodes.pop(run_id, None)
-        self._note(outputs, parent_run_id)
-
-    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        episode_id = self._episodes.pop(run_id, None)
-        if episode_id is not None and isinstance(error, _LEFT):
-            self._leave(episode_id)
-
-    def _note(self, values: Any, run_id: UUID | None) -> None:
-        facts = values.get("facts", values) if isinstance(values, dict) else {}
-        if isinstance(facts, dict) and isinstance(facts.get("episode_id"), str):
-            self._episodes[run_id] = facts["episode_id"]
+        return followed(config, self.config, Follower(_LEAVING[self.builder]))
 
 
 def _plain(given: Any) -> Any:

@@ -11,7 +11,7 @@ from langgraph.cache.base import BaseCache
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Checkpointer
 
-from nr_agent.detection.protocol import Detector
+from nr_agent.detection.protocol import Calibrated, Detector
 from nr_agent.engine.protocol import Engine, Sampling
 from nr_agent.errors import ConfigurationError, DetectorMismatchError, PolicyError
 from nr_agent.graphs.answering import Answer
@@ -122,6 +122,8 @@ def build_reasoner(
     engine, detector = load_parts(engine, detector)
     check_parts(engine, detector, store, seed)
     _check_detector(engine, detector)
+    if chosen.alarms and isinstance(detector, Calibrated):
+        detector = detector.at(chosen.alarms)
     remedies = Remedies(engine.codec, choose_mode(engine.codec, mode))
     parts = Parts(
         engine=engine,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 _Given = ParamSpec("_Given")
 _Made = TypeVar("_Made")
@@ -19,7 +20,14 @@ async def to_its_end(work: Callable[_Given, _Made], *args: _Given.args, **kwargs
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # it has been seen: the cancellation goes before it
+        await outlast(task)
         raise
+
+
+async def outlast(task: asyncio.Future[Any]) -> None:
+    """Wait for some work, however often one is cancelled meanwhile; its own error is nobody's any more."""
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()

@@ -139,6 +139,65 @@ def test_an_episode_that_was_left_at_any_event_can_be_gone_on_with(restarted, st
         assert engine.open_sequences == 0
 
 
+class Dying(InMemorySaver):
+    """A saver that saves so many things and no more: whoever dies then may have written more into the store."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.left = at
+
+    def put(self, *args, **kwargs):
+        self._count()
+        return super().put(*args, **kwargs)
+
+    def put_writes(self, *args, **kwargs):
+        self._count()
+        return super().put_writes(*args, **kwargs)
+
+    def _count(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise SystemExit("killed")
+
+
+def test_an_episode_goes_on_wherever_its_process_died(store):
+    """What a node has written into the store may be ahead of what LangGraph has saved."""
+    expected = steps(store, build(store).invoke(ask())["reasoning"])
+    died, begun = 0, len(list(store.find()))
+    for at in range(60):
+        saver, thread = Dying(at), {"configurable": {"thread_id": "1"}}
+        try:
+            build(store, checkpointer=saver).invoke(ask(), thread, durability="sync")
+        except SystemExit:
+            died += 1
+        else:
+            break
+        saver.left = 10**6
+        engine = ScriptedEngine(script)
+        again = build(store, engine=engine, checkpointer=saver)
+        saved = saver.get_tuple(thread) is not None
+        report = again.invoke(None if saved else ask(), thread, durability="sync")["reasoning"]
+        assert steps(store, report) == expected, at
+        assert engine.open_sequences == 0
+        begun += 1
+    assert died > 20
+    # An episode that was begun before anything was saved is begun again: those alone are left behind.
+    assert len(list(store.find())) - begun <= 4
+
+
+def test_one_may_go_back_in_time_to_every_checkpoint(store):
+    saver, thread = InMemorySaver(), {"configurable": {"thread_id": "1"}}
+    reasoner = build(store, checkpointer=saver)
+    report = reasoner.invoke(ask(), thread)["reasoning"]
+    expected = steps(store, report)
+    for state in reversed(list(reasoner.get_state_history(thread))):
+        engine = ScriptedEngine(script)
+        again = build(store, engine=engine, checkpointer=saver).invoke(None, state.config)["reasoning"]
+        assert steps(store, again) == expected, state.next
+        assert (again["episode_id"] == report["episode_id"]) == (state.metadata["step"] > 0)
+        assert engine.open_sequences == 0
+
+
 @pytest.mark.parametrize("policy", [TimeoutPolicy(run_timeout=0.3), TimeoutPolicy(idle_timeout=0.3)])
 @pytest.mark.parametrize("called", [False, True], ids=["as the node", "in the node"])
 def test_a_time_out_of_the_node_around_it_ends_the_episode(policy, called, store):
