@@ -84,6 +84,8 @@ class Policies:
             that the intervention brought about alone.
         name: how this composition is called in records.
         attended: whether there is a person to ask. Where there is none, a policy that would ask is passed over.
+        alarms: share of good traces that may be disturbed, by level, where it is not to be the detector's own: more
+            for a remedy that costs little, less for one that costs much.
     """
 
     on: Mapping[str, Rules] = field(default_factory=dict)
@@ -91,8 +93,15 @@ class Policies:
     refractory: int = 1
     name: str = "custom"
     attended: bool = True
+    alarms: Mapping[Level, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for level, share in self.alarms.items():
+            if level not in LEVELS or not 0 < share < 1:
+                raise PolicyError(
+                    f"the policies {self.name!r} ask for alarms {level!r}: {share!r}",
+                    hint=f"give a share between 0 and 1 for one of: {', '.join(LEVELS)}",
+                )
         for limit in ("max_interventions", "refractory"):
             if getattr(self, limit) < 0:
                 raise PolicyError(

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, WrapValidator, model_validator
 from pydantic_core import PydanticCustomError
 
+from nr_agent.events import Level
 from nr_agent.policies.ask_human import AskHumanPolicy
 from nr_agent.policies.branch import BranchPolicy
 from nr_agent.policies.composition import ADDRESSES, Policies, Rule
@@ -84,6 +85,7 @@ OneOrSeveral = Annotated[
 
 
 Address = Annotated[str, AfterValidator(_known)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class PackFile(BaseModel):
@@ -96,6 +98,10 @@ class PackFile(BaseModel):
     max_interventions: int = Field(default=3, ge=0, description="Most interventions an episode; stops do not count.")
     refractory: int = Field(
         default=1, ge=0, description="Steps that must be thought after an intervention before the next."
+    )
+    alarms: dict[Level, Share] = Field(
+        default_factory=dict,
+        description="Share of good traces that may be disturbed, by level, instead of the detector's own.",
     )
     on: dict[Address, OneOrSeveral] = Field(
         description="A rule, or several that are tried in order, by level or by kind of a level.",
@@ -112,7 +118,7 @@ class PackFile(BaseModel):
             address: [Rule(rule.policy, rule.min_score, rule.max_score, rule.reason) for rule in rules]
             for address, rules in self.rules().items()
         }
-        return Policies(on, self.max_interventions, self.refractory, self.name)
+        return Policies(on, self.max_interventions, self.refractory, self.name, alarms=dict(self.alarms))
 
 
 def schema() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +45,7 @@ class LevelSettings(BaseModel):
         unit: whether the classifier is given statistics over the step, or each token.
         threshold: calibrated; None where it may never speak (too little to calibrate on).
         alpha: share of good traces that the threshold allows to be disturbed.
+        points: other shares, rising, and the threshold of each, for policies whose remedy is cheap or dear.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +55,22 @@ class LevelSettings(BaseModel):
     unit: Unit = "step"
     threshold: float | None
     alpha: float
+    points: tuple[tuple[float, float], ...] = ()
+
+    def at(self, alpha: float) -> LevelSettings:
+        """The same level where another share of good traces may be disturbed: the next lower one that is known.
+
+        Raises:
+            DetectorError: no share that is as low was calibrated.
+        """
+        known = [point for point in self.points if point[0] <= alpha + 1e-9]
+        if not known:
+            shares = ", ".join(f"{share:g}" for share, _ in self.points) or "none"
+            raise DetectorError(
+                f"{self.level}: alarms in {alpha:g} of the good traces were asked for, and {shares} calibrated",
+                hint="ask for one of these shares, or fit the detector on more problems",
+            )
+        return self.model_copy(update={"alpha": known[-1][0], "threshold": known[-1][1]})
 
     @property
     def view(self) -> View:
@@ -131,6 +148,21 @@ class NeuronDetector:
     def observe(self, episode_id: str) -> NeuronObserver:
         """Begin to watch an episode."""
         return NeuronObserver(self, episode_id)
+
+    def at(self, alarms: Mapping[Level, float]) -> NeuronDetector:
+        """The same detector where other shares of good traces may be disturbed, by level.
+
+        Raises:
+            DetectorError: no share that is as low was calibrated.
+        """
+        levels = [
+            # What was fitted on too little to promise anything stays silent.
+            one.at(alarms[one.level]) if one.level in alarms and (one.points or one.threshold is not None) else one
+            for one in self.manifest.levels
+        ]
+        manifest = self.manifest.model_copy(update={"levels": levels})
+        classifiers = {level.settings.level: level.classifier for level in self.levels}
+        return NeuronDetector(manifest, self.mean, self.scale, classifiers, self.push, self.decode)
 
     def save(self, folder: Path) -> None:
         """Write `detector.json` and `detector.safetensors`."""

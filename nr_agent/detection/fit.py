@@ -38,6 +38,9 @@ from nr_agent.neurons.writes import push_table
 SPLITS = ("train", "held", "calibration", "test")
 _SHARES = (0.55, 0.1, 0.175, 0.175)
 
+POINTS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+"""Shares of disturbed good traces that a policy may ask for instead of the detector's own."""
+
 CANDIDATES: tuple[View, ...] = (
     *(View((family,)) for family in FEATURE_FAMILIES),
     View(("stats", "spectral", "attribution")),
@@ -158,11 +161,17 @@ def fit_traces(
     for level in levels:
         view, trials = _train(data[level], settings)
         classifiers[level] = trials[view]
-        threshold = conformal_threshold(_maxima(level, data[level], view, trials[view]), settings.alpha[level])
+        maxima = _maxima(level, data[level], view, trials[view])
+        threshold = conformal_threshold(maxima, settings.alpha[level])
         speaks = threshold if threshold < 1 else None
         chosen.append(
             LevelSettings(
-                level=level, families=view.families, unit=view.unit, threshold=speaks, alpha=settings.alpha[level]
+                level=level,
+                families=view.families,
+                unit=view.unit,
+                threshold=speaks,
+                alpha=settings.alpha[level],
+                points=tuple((a, point) for a in POINTS if (point := conformal_threshold(maxima, a)) < 1),
             )
         )
         card["levels"][level] = evaluate_level(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from nr_agent.engine.protocol import Segment, TapPlan
 from nr_agent.episode import ReadingSummary
@@ -46,4 +47,13 @@ class Detector(Protocol):
 
     def observe(self, episode_id: str) -> Observer:
         """Begin to watch an episode. Events' ids derive from the episode's, so that a repeated look repeats them."""
+        ...
+
+
+@runtime_checkable
+class Calibrated(Protocol):
+    """A detector that knows its threshold for more than one share of false alarms."""
+
+    def at(self, alarms: Mapping[Level, float]) -> Detector:
+        """The same detector where so large a share of good traces may be disturbed, by level."""
         ...

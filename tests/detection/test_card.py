@@ -260,3 +260,17 @@ def test_an_unknown_ranking_or_layer_is_refused_before_anything_is_loaded(tmp_pa
         failed = CliRunner().invoke(app, ["fit", "--out", str(tmp_path), option, value])
         assert type(failed.exception).__name__ == "ConfigurationError"
         assert value in str(failed.exception)
+
+
+def test_policies_may_ask_for_more_or_fewer_alarms_and_get_the_next_lower_share(fitted):
+    _, detector, _ = fitted
+    own = {level.settings.level: level.settings for level in detector.levels}
+    points = dict(own["intra_step"].points)
+    assert list(points) == sorted(points)
+    assert list(points.values()) == sorted(points.values(), reverse=True)
+    bolder = {level.settings.level: level.settings for level in detector.at({"intra_step": 0.45}).levels}
+    assert bolder["intra_step"].alpha == 0.4
+    assert bolder["intra_step"].threshold == points[0.4]
+    assert bolder["instance"] == own["instance"]
+    with pytest.raises(DetectorError, match="calibrated"):
+        detector.at({"intra_step": 0.01})

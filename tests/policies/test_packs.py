@@ -118,9 +118,11 @@ def test_own_pack_is_loaded_by_path(tmp_path):
             "name: x\non: {intra_step: {policy: {name: recheck, rolback: true}}}",
             r"rolback(.|\n)*allowed: name, rollback",
         ),
-        ("name: x\nonn: {}\non: {}", r"onn(.|\n)*allowed: name, about, max_interventions, refractory, on"),
+        ("name: x\nonn: {}\non: {}", r"onn(.|\n)*allowed: name, about, max_interventions, refractory, alarms, on"),
         ("name: x\non: {intra: {policy: {name: recheck}}}", r"'intra'(.|\n)*allowed: intra_step, inter_step"),
         ("name: x\non: {instance: {policy: {name: early_stop}, min_score: 3}}", r"min_score(.|\n)*got 3"),
+        ("name: x\nalarms: {intra_step: 1.5}\non: {}", r"alarms\.intra_step(.|\n)*got 1\.5"),
+        ("name: x\nalarms: {slips: 0.1}\non: {}", r"alarms(.|\n)*intra_step"),
         ("- a", "valid dictionary"),
         ("name: [", "cannot be read"),
         (
