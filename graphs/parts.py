@@ -16,8 +16,8 @@ from langgraph.errors import GraphBubbleUp
 from nr_agent.answers import states_answer
 from nr_agent.detection.protocol import Detector, Look
 from nr_agent.engine.protocol import Engine, Sampling, Segment, SequenceRef
-from nr_agent.episode import EpisodeStatus, Intervention, Step, StopReason, measure_usage
-from nr_agent.errors import Cancelled, EngineError, UnknownSequenceError
+from nr_agent.episode import Episode, EpisodeStatus, Intervention, Step, StopReason, measure_usage
+from nr_agent.errors import Cancelled, ConfigurationError, EngineError, NotFoundError, UnknownSequenceError
 from nr_agent.graphs.following import tell_followers
 from nr_agent.graphs.lineage import find_line
 from nr_agent.graphs.memory import Memory
@@ -87,9 +87,23 @@ class Parts:
         """Tokens between a length and the context's end."""
         return self.engine.capabilities.context - length
 
+    def episode(self, episode_id: str) -> Episode:
+        """An episode that is being thought.
+
+        Raises:
+            ConfigurationError: it was begun with another store.
+        """
+        try:
+            return self.store.get(episode_id)
+        except NotFoundError as error:
+            raise ConfigurationError(
+                f"the checkpoint speaks of episode {episode_id}, which is not in this reasoner's store",
+                hint="resume with the store that it was begun in: create_reasoner(..., store=EpisodeStore('FILE'))",
+            ) from error
+
     def answered(self, episode_id: str) -> bool:
         """Whether a step that is still part of the thinking says what the answer is."""
-        kept = self.store.get(episode_id).kept
+        kept = self.episode(episode_id).kept
         return any(states_answer(step.text) for step in kept if step.kind == "think")
 
     def look(self, state: Mapping[str, Any], segment: Segment, *, step: int, text: str) -> Look:
@@ -156,7 +170,7 @@ class Parts:
 
     def wait(self, episode_id: str) -> None:
         """An episode is laid aside until a person has answered; whoever writes into it goes on with it."""
-        usage = measure_usage(self.store.get(episode_id).steps)
+        usage = measure_usage(self.episode(episode_id).steps)
         self.store.finish(episode_id, status="waiting", usage=usage)
 
     def leave(self, episode_id: str) -> None:
@@ -213,14 +227,17 @@ class Parts:
     ) -> None:
         if close and not self.clean_up(episode_id):
             return
-        episode = self.store.get(episode_id)
+        try:
+            episode = self.store.get(episode_id)
+        except NotFoundError:
+            return  # it was begun with another store, which is what the error says
         # Where one of several nodes fails, LangGraph cancels those beside it: that is no interruption.
         if (status, episode.status) != ("interrupted", "failed"):
             usage = measure_usage(episode.steps)
             self.store.finish(episode_id, status=status, stop_reason=reason, usage=usage, error=error)
 
     def _restore(self, state: Mapping[str, Any], ref: SequenceRef) -> SequenceRef:
-        episode = self.store.get(state["episode_id"])
+        episode = self.episode(state["episode_id"])
         before = state.get("before", state["next_index"])
         line = find_line(episode, branch=state["branch"], before=before, length=ref.length)
         if line is None:

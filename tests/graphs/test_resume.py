@@ -17,9 +17,10 @@ from langgraph.errors import is_invalid_resume
 from langgraph.types import Command
 from pydantic import ValidationError
 
-from nr_agent.errors import EngineError
+from nr_agent.errors import ConfigurationError
 from nr_agent.graphs import Budget, create_reasoner
 from nr_agent.policies import AskHumanPolicy, RecheckPolicy
+from nr_agent.store import EpisodeStore
 from nr_agent.testing import ScriptedDetector, ScriptedEngine
 from nr_agent.tokens import BRANCH, RECHECK
 
@@ -103,13 +104,18 @@ def test_new_process_goes_on_from_the_store(store, tmp_path):
     assert engine.open_sequences == 0
 
 
-def test_resume_without_the_episode_says_which_store_it_needs(store, tmp_path):
-    with SqliteSaver.from_conn_string(str(tmp_path / "checkpoints.db")) as saver:
-        paused = asking(ScriptedEngine(script), store, saver)
-        episode_id = paused.invoke(ask(), THREAD, version="v2").interrupts[0].value["episode_id"]
-        store.discard(episode_id, [1])
-        with pytest.raises(EngineError, match="resume with the store"):
-            asking(ScriptedEngine(script), store, saver).invoke(Command(resume={"action": "continue"}), THREAD)
+def test_resume_with_another_store_says_which_one_it_needs(saver, store):
+    asking(ScriptedEngine(script), store, saver).invoke(ask(), THREAD)
+    with pytest.raises(ConfigurationError, match="resume with the store"):
+        asking(ScriptedEngine(script), EpisodeStore.in_memory(), saver).invoke(Command(resume="continue"), THREAD)
+    left = {"configurable": {"thread_id": "2"}}
+    thinking = create_reasoner(ScriptedEngine(["a", "b", "c"]), store=store, checkpointer=saver)
+    for number, _ in enumerate(thinking.stream(ask(), left, stream_mode="custom", durability="sync")):
+        if number == 2:
+            break
+    elsewhere = create_reasoner(ScriptedEngine([]), store=EpisodeStore.in_memory(), checkpointer=saver)
+    with pytest.raises(ConfigurationError, match="resume with the store"):
+        elsewhere.invoke(None, left)
 
 
 def test_crash_in_a_fork_thinks_only_that_fork_again(store):
