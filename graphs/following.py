@@ -15,8 +15,9 @@ from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.config import get_config
+from langgraph.errors import GraphDrained
 
-_LEFT = (GeneratorExit, KeyboardInterrupt, asyncio.CancelledError)
+_LEFT = (GeneratorExit, KeyboardInterrupt, asyncio.CancelledError, GraphDrained)
 
 
 class Follower(BaseCallbackHandler):

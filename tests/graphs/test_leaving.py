@@ -8,15 +8,16 @@ from contextlib import aclosing
 import pytest
 from graphs_helpers import ask, words
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.errors import NodeTimeoutError
+from langgraph.errors import GraphDrained, NodeTimeoutError
 from langgraph.graph import END, START, MessagesState, StateGraph
-from langgraph.types import RetryPolicy, TimeoutPolicy
+from langgraph.runtime import RunControl
+from langgraph.types import Command, RetryPolicy, Send, TimeoutPolicy
 
 from nr_agent import ChatNeuReasoner
 from nr_agent.errors import BudgetExceededError, NRAgentError
 from nr_agent.graphs import Budget, create_reasoner
 from nr_agent.graphs.baseline import create_baseline
-from nr_agent.policies import BranchPolicy, RecheckPolicy
+from nr_agent.policies import AskHumanPolicy, BranchPolicy, RecheckPolicy
 from nr_agent.policies.baselines import SelfConsistency, Vanilla
 from nr_agent.store import EpisodeStore
 from nr_agent.testing import ScriptedDetector, ScriptedEngine
@@ -196,6 +197,51 @@ def test_one_may_go_back_in_time_to_every_checkpoint(store):
         assert steps(store, again) == expected, state.next
         assert (again["episode_id"] == report["episode_id"]) == (state.metadata["step"] > 0)
         assert engine.open_sequences == 0
+
+
+def test_a_run_that_is_drained_is_left_in_order_and_goes_on_later(store):
+    expected = steps(store, build(store).invoke(ask())["reasoning"])
+    saver, thread, control = InMemorySaver(), {"configurable": {"thread_id": "1"}}, RunControl()
+    engine = ScriptedEngine(script)
+    with pytest.raises(GraphDrained):
+        for _ in build(store, engine=engine, checkpointer=saver).stream(
+            ask(), thread, stream_mode="custom", control=control
+        ):
+            control.request_drain("the server shuts down")
+    assert "running" not in statuses(store) and engine.open_sequences == 0
+    assert steps(store, build(store, checkpointer=saver).invoke(None, thread)["reasoning"]) == expected
+
+
+def test_a_run_may_be_stopped_behind_every_node(store):
+    expected = steps(store, build(store).invoke(ask())["reasoning"])
+    reasoner, thread = build(store, checkpointer=InMemorySaver()), {"configurable": {"thread_id": "1"}}
+    output, stops = reasoner.invoke(ask(), thread, interrupt_after="*"), 0
+    while reasoner.get_state(thread).next:
+        output, stops = reasoner.invoke(None, thread, interrupt_after="*"), stops + 1
+    assert steps(store, output["reasoning"]) == expected and stops > 10
+
+
+@pytest.mark.parametrize("way", ["threads", "coroutines"])
+def test_several_that_run_side_by_side_ask_each_for_itself(way, store):
+    engine = ScriptedEngine(lambda text: None if "better" in text else ("better" if "slip" in text else "slip"))
+    reasoner = create_reasoner(
+        engine, detector=ScriptedDetector(words), policies={"intra_step": AskHumanPolicy()}, store=store
+    )
+    graph = StateGraph(MessagesState)
+    graph.add_node("solver", reasoner)
+    graph.add_conditional_edges(START, lambda _: [Send("solver", ask(f"item {n}")) for n in range(3)], ["solver"])
+    compiled, thread = graph.compile(checkpointer=InMemorySaver()), {"configurable": {"thread_id": "1"}}
+
+    def run(given, **options):
+        if way == "threads":
+            return compiled.invoke(given, thread, **options)
+        return asyncio.run(compiled.ainvoke(given, thread, **options))
+
+    paused = run(ask("three of them"), version="v2")
+    assert statuses(store) == ["waiting"] * 3
+    answers = dict(zip([one.id for one in paused.interrupts], ["continue", "stop", "recheck"], strict=True))
+    assert sum(message.type == "ai" for message in run(Command(resume=answers))["messages"]) == 3
+    assert statuses(store) == ["completed"] * 3 and engine.open_sequences == 0
 
 
 @pytest.mark.parametrize("policy", [TimeoutPolicy(run_timeout=0.3), TimeoutPolicy(idle_timeout=0.3)])
