@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any
-from uuid import UUID
 
-from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
+from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager, CallbackManager
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.config import get_config
@@ -20,44 +19,44 @@ from langgraph.errors import GraphDrained
 _LEFT = (GeneratorExit, KeyboardInterrupt, asyncio.CancelledError, GraphDrained)
 
 
-class Follower(BaseCallbackHandler):
-    """Follows one run of a graph.
+class _Noted(BaseCallbackHandler):
+    """Goes along into every node, deaf to all events, and holds the episodes that were worked on."""
 
-    Args:
-        leave: closes an episode whose run nobody follows any more.
-    """
+    ignore_chain = True
 
-    def __init__(self, leave: Callable[[str], None]) -> None:
+    def __init__(self) -> None:
         self.episodes: set[str] = set()
+
+
+class _Follower(BaseCallbackHandler):
+    """Hears of one run of a graph, and not of what runs in it."""
+
+    def __init__(self, noted: _Noted, leave: Callable[[str], None]) -> None:
+        self._noted = noted
         self._leave = leave
-        self._run: UUID | None = None
 
-    def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """The first that it hears of is the run that it follows."""
-        self._run = self._run or run_id
-
-    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+    def on_chain_error(self, error: BaseException, **kwargs: Any) -> None:
         """Close what is open, if the run was left."""
-        if run_id == self._run and isinstance(error, _LEFT):
-            for episode_id in sorted(self.episodes):
+        if isinstance(error, _LEFT):
+            for episode_id in sorted(self._noted.episodes):
                 self._leave(episode_id)
 
 
-def followed(config: RunnableConfig | None, own: RunnableConfig | None, follower: Follower) -> RunnableConfig:
+def followed(config: RunnableConfig | None, own: RunnableConfig | None, leave: Callable[[str], None]) -> RunnableConfig:
     """The configuration of a run, with its follower beside the callbacks that LangGraph would take.
 
     Args:
         config: of the call.
         own: of the graph.
-        follower: of the run.
+        leave: closes an episode whose run nobody follows any more.
     """
     given = (config or {}).get("callbacks") or (own or {}).get("callbacks")
-    given = given or (var_child_runnable_config.get() or {}).get("callbacks")
-    if isinstance(given, BaseCallbackManager):
-        manager = given.copy()
-        manager.add_handler(follower, inherit=True)
-        return {**(config or {}), "callbacks": manager}
-    return {**(config or {}), "callbacks": [*(given or ()), follower]}
+    given = given or (var_child_runnable_config.get() or {}).get("callbacks") or []
+    manager: BaseCallbackManager = CallbackManager([*given], [*given]) if isinstance(given, list) else given.copy()
+    noted = _Noted()
+    manager.add_handler(noted, inherit=True)
+    manager.add_handler(_Follower(noted, leave), inherit=False)
+    return {**(config or {}), "callbacks": manager}
 
 
 def tell_followers(episode_id: str) -> None:
@@ -65,5 +64,5 @@ def tell_followers(episode_id: str) -> None:
     callbacks = get_config().get("callbacks")
     handlers = callbacks.handlers if isinstance(callbacks, BaseCallbackManager) else callbacks or ()
     for handler in handlers:
-        if isinstance(handler, Follower):
+        if isinstance(handler, _Noted):
             handler.episodes.add(episode_id)

@@ -196,11 +196,10 @@ class Parts:
 
     @asynccontextmanager
     async def aguard(self, episode_id: str, *, beside_others: bool = False) -> AsyncIterator[None]:
-        """`guard` for coroutines: what may wait for the database waits in a thread."""
-        await to_its_end(self._enter, episode_id)
+        """`guard` for coroutines: what may wait for the database waits in a thread. It does not `settle`."""
+        self._enter(episode_id)
         try:
             yield
-            await to_its_end(self.settle)
         except GeneratorExit as error:
             self._end_by(error, episode_id, beside_others)  # the loop is gone: there is nothing to wait in
             raise

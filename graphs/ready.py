@@ -13,7 +13,7 @@ from langgraph.types import Command
 from pydantic import BaseModel
 
 from nr_agent.graphs.context import ReasonerContext
-from nr_agent.graphs.following import Follower, followed
+from nr_agent.graphs.following import followed
 from nr_agent.graphs.state import Asked, Channels, ReasonerOutput
 
 RECURSION_LIMIT = 9_999
@@ -62,7 +62,7 @@ class _Ready(CompiledStateGraph[Channels, ReasonerContext, Asked, ReasonerOutput
         return super().abatch_as_completed(inputs, _limited(config), **kwargs)
 
     def _followed(self, config: RunnableConfig | None) -> RunnableConfig:
-        return followed(config, self.config, Follower(_LEAVING[self.builder]))
+        return followed(config, self.config, _LEAVING[self.builder])
 
 
 def _plain(given: Any) -> Any:

@@ -97,14 +97,20 @@ def _run(node: Generating, channels: Any) -> dict[str, Any]:
 async def _arun(node: Generating, channels: Any) -> dict[str, Any]:
     state = unpack(channels)
     # A node of the Studio's loads its parts now, which would hold everybody else up.
-    parts = await asyncio.to_thread(getattr, node, "parts")
+    parts = node.parts if "parts" in vars(node) else await asyncio.to_thread(getattr, node, "parts")
     async with parts.aguard(state["episode_id"], beside_others=node.beside_others):
         request = await to_its_end(node.prepare, state)
         started = time.monotonic()
         segment = None
         if request is not None:
             segment = await asyncio.wrap_future(parts.engine.submit(request))
-        return pack(channels, await to_its_end(node.finish, state, segment, time.monotonic() - started))
+        return pack(channels, await to_its_end(_finish, node, state, segment, time.monotonic() - started))
+
+
+def _finish(node: Generating, state: Any, segment: Segment | None, seconds: float) -> dict[str, Any]:
+    update = node.finish(state, segment, seconds)
+    node.parts.settle()
+    return update
 
 
 def _state(channels: Any) -> ReasonerState:
