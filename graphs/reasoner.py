@@ -122,8 +122,9 @@ def build_reasoner(
     engine, detector = load_parts(engine, detector)
     check_parts(engine, detector, store, seed)
     _check_detector(engine, detector)
-    if chosen.alarms and isinstance(detector, Calibrated):
-        detector = detector.at(chosen.alarms)
+    watching: object = detector  # whether it can do more than a detector has to
+    if chosen.alarms and isinstance(watching, Calibrated):
+        detector = watching.at(chosen.alarms)
     remedies = Remedies(engine.codec, choose_mode(engine.codec, mode))
     parts = Parts(
         engine=engine,
