@@ -8,6 +8,7 @@ as one batched product, the same numbers come out in half to two thirds of the t
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,9 +54,9 @@ def block(model: nn.Module) -> None:
 
 def unblock(model: nn.Module) -> None:
     """Take `block` back."""
-    for module in model.modules():
-        if type(module) is BlockedLinear:
-            module.__class__ = nn.Linear
+    modules: list[Any] = [module for module in model.modules() if type(module) is BlockedLinear]
+    for module in modules:
+        module.__class__ = nn.Linear
 
 
 def _fits(weight: Tensor) -> bool:

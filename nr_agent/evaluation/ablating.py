@@ -127,9 +127,9 @@ def _row(arm: str, channels: int, traces: Sequence[Traced], intact: Sequence[Tra
         channels=channels,
         problems=len(traces),
         right=_mean([is_right(traced) for traced in traces]),
-        slips=_mean([label.intra_step for label in steps]),
+        slips=_mean([bool(label.intra_step) for label in steps]),
         slipping=_mean([any(label.intra_step for label in labels) for labels in labelled]),
-        circling=_mean([label.inter_step for label in steps]),
+        circling=_mean([bool(label.inter_step) for label in steps]),
         finished=_mean([traced.closed for traced in traces]),
         tokens=round(sum(traced.thinking_tokens for traced in traces) / max(1, len(traces)), 1),
         slips_change=round(sum(own) / max(1, len(own)) - sum(before) / max(1, len(before)), 4),
@@ -139,7 +139,7 @@ def _row(arm: str, channels: int, traces: Sequence[Traced], intact: Sequence[Tra
 
 def _shares(traces: Sequence[Traced]) -> list[float]:
     """The share of steps with a slip, a trace."""
-    return [_mean([label.intra_step for label in label_trace(traced)]) for traced in traces]
+    return [_mean([bool(label.intra_step) for label in label_trace(traced)]) for traced in traces]
 
 
 def _mean(values: Sequence[bool]) -> float:
