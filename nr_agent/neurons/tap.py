@@ -95,9 +95,13 @@ class NeuronTap:
         self._handles.clear()
 
     def _hook(self, number: int, reader: Reader) -> Any:
-        @torch.no_grad()
         def keep(_: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-            self._kept[number] = reader((*inputs, *named.values()))
+            # Runs at every site of every pass: a guard that is not needed would cost as much as the reading.
+            if torch.is_grad_enabled():
+                with torch.no_grad():
+                    self._kept[number] = reader((*inputs, *named.values()))
+            else:
+                self._kept[number] = reader((*inputs, *named.values()))
 
         return keep
 
