@@ -14,11 +14,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 _SERVER = Path("/usr/lib/postgresql/15/bin")
 _NUMBERS = itertools.count()
 
 os.environ.setdefault("LANGGRAPH_STRICT_MSGPACK", "true")  # it is read when LangGraph is imported
+
+# No test asserts a time: how fast a machine makes examples up is none of our promises.
+settings.register_profile("timeless", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("timeless")
 
 SETTINGS = ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "XDG_DATA_HOME")
 
