@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import math
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -74,14 +73,12 @@ class UtcTime(TypeDecorator[datetime]):
         """To UTC; SQLite has no zones."""
         if value is None:
             return None
-        moment = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        moment = in_utc(value)
         return moment if dialect.name == "postgresql" else moment.replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """With its zone."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return None if value is None else in_utc(value)
 
 
 class TokenIds(TypeDecorator[list[int]]):
@@ -107,14 +104,32 @@ class Logprobs(TypeDecorator[list[float | None]]):
 
     def process_bind_param(self, value: list[float | None] | None, dialect: Dialect) -> bytes | None:
         """Packed."""
-        return None if value is None else _pack("f", (_NAN if number is None else number for number in value))
+        return None if value is None else _to_floats(value)
 
     def process_result_value(self, value: bytes | None, dialect: Dialect) -> list[float | None] | None:
         """As a list again."""
-        return None if value is None else [None if math.isnan(number) else number for number in _unpack("f", value)]
+        return None if value is None else _from_floats(value)
 
 
-def _pack(code: str, values: Iterable[float]) -> bytes:
+def in_utc(moment: datetime) -> datetime:
+    """The same moment in UTC; a naive one is taken as UTC."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def as_stored(logprobs: list[float | None]) -> list[float | None]:
+    """Log-probabilities as they are read back: rounded to float32."""
+    return _from_floats(_to_floats(logprobs))
+
+
+def _to_floats(value: list[float | None]) -> bytes:
+    return _pack("f", [_NAN if number is None else number for number in value])
+
+
+def _from_floats(value: bytes) -> list[float | None]:
+    return [None if number != number else number for number in _unpack("f", value)]  # NaN is not itself
+
+
+def _pack(code: str, values: Iterable[Any]) -> bytes:
     packed = array.array(code, values)
     if sys.byteorder == "big":
         packed.byteswap()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Table, case, select, update
+from sqlalchemy import JSON, Connection, Table, Text, bindparam, case, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.sql.dml import Insert
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.sql.dml import Insert, Update
+from sqlalchemy.types import TypeEngine
 
 from nr_agent.episode import Episode, measure_usage
 from nr_agent.errors import NotFoundError
+from nr_agent.store.columns import SafeJSON, SafeText
 from nr_agent.store.records import episode_of, episode_row, event_of, intervention_of, payload, step_of
 from nr_agent.store.schema import EpisodeRow, FailureEventRow, InterventionRow, RunRow, StepRow
 
@@ -61,8 +65,11 @@ class Operation:
         return cls(**values)
 
 
-def apply(connection: Connection, operation: Operation) -> None:
+def apply(connection: Connection, operation: Operation) -> bool:
     """Write an operation.
+
+    Returns:
+        Whether it began an episode that was not there.
 
     Raises:
         NotFoundError: the episode that it finishes is not there.
@@ -70,8 +77,8 @@ def apply(connection: Connection, operation: Operation) -> None:
     """
     values, key = operation.values, {"episode_id": operation.episode_id}
     if operation.kind == "begin":
-        _begin(connection, values)
-    elif operation.kind == "step":
+        return _begin(connection, values)
+    if operation.kind == "step":
         _upsert(connection, STEPS, key | values)
     elif operation.kind == "event":
         _upsert(connection, EVENTS, key | values | {"ordinal": operation.ordinal}, keep=("ordinal",))
@@ -82,6 +89,7 @@ def apply(connection: Connection, operation: Operation) -> None:
         connection.execute(update(STEPS).where(chosen).values(discarded=True))
     else:
         _finish(connection, operation)
+    return False
 
 
 def touch(connection: Connection, episodes: Iterable[str], *, owner: str, now: datetime) -> None:
@@ -126,16 +134,20 @@ def overlay(episode: Episode | None, operation: Operation) -> Episode | None:
     return episode.model_copy(update=change)
 
 
-def _begin(connection: Connection, values: dict[str, Any]) -> None:
+def _begin(connection: Connection, values: dict[str, Any]) -> bool:
     head = {**episode_row(values), "owner": values["owner"], "heartbeat_at": _moment(values["heartbeat_at"])}
     # Records that were set aside by an older version know neither.
     run = values.get("run")
     if run is not None:
-        _upsert(connection, RUNS, {**run, "started_at": _moment(run["started_at"])})
-        head["run_id"] = run["id"]
+        _upsert(connection, RUNS, {**run, "started_at": _moment(run["started_at"])}, keep=tuple(run))
+    if run is not None or values.get("run_id") is not None:
+        head["run_id"] = values["run_id"] if run is None else run["id"]
     if values.get("kept") is not None:
         head |= {"kept": values["kept"], "problem_hash": values["problem_hash"]}
+    if _upsert(connection, EPISODES, head, keep=tuple(head)):
+        return True
     _upsert(connection, EPISODES, head, keep=("created_at", "run_id"))
+    return False
 
 
 def _finish(connection: Connection, operation: Operation) -> None:
@@ -147,21 +159,44 @@ def _finish(connection: Connection, operation: Operation) -> None:
     values |= {f"usage_{name}": number for name, number in usage.items()}
     values["ended_at"] = _moment(values["ended_at"])
     values["heartbeat_at"] = datetime.now(UTC)
-    found = connection.execute(update(EPISODES).where(EPISODES.c.id == operation.episode_id).values(values))
+    found = connection.execute(_finishing(tuple(values)), {**values, "of": operation.episode_id})
     if found.rowcount == 0:
         raise NotFoundError(f"there is no episode {operation.episode_id} to finish", hint="begin it first")
 
 
-def _upsert(connection: Connection, table: Table, values: dict[str, Any], keep: tuple[str, ...] = ()) -> None:
-    """Insert a row, or bring the one with this key up to date, except for the columns to keep."""
-    insert: Insert
-    if connection.dialect.name == "postgresql":
-        insert = postgresql.insert(table).values(values)
-    else:
-        insert = sqlite.insert(table).values(values)
-    key = {column.name for column in table.primary_key}
-    changed = {name: insert.excluded[name] for name in values if name not in key and name not in keep}
-    connection.execute(insert.on_conflict_do_update(index_elements=sorted(key), set_=changed))
+@functools.cache
+def _finishing(columns: tuple[str, ...]) -> Update:
+    values = {name: bindparam(name, type_=_of_clean(EPISODES.c[name].type)) for name in columns}
+    return update(EPISODES).where(EPISODES.c.id == bindparam("of")).values(values)
+
+
+def _upsert(connection: Connection, table: Table, values: dict[str, Any], keep: tuple[str, ...] = ()) -> bool:
+    """Insert a row, or bring the one with this key up to date, except for the columns to keep.
+
+    Returns:
+        Whether a row was written: one that is there and keeps all of its columns is not.
+    """
+    statement = _upserting(connection.dialect.name, table, tuple(values), keep)
+    return connection.execute(statement, values, execution_options={"preserve_rowcount": True}).rowcount > 0
+
+
+@functools.cache
+def _upserting(dialect: str, table: Table, columns: tuple[str, ...], keep: tuple[str, ...]) -> Insert:
+    """The statement of an upsert. Made once: to build it anew takes longer than to carry it out."""
+    insert = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+    insert = insert.values({name: bindparam(name, type_=_of_clean(table.c[name].type)) for name in columns})
+    key = [column.name for column in table.primary_key]
+    changed = {name: insert.excluded[name] for name in columns if name not in key and name not in keep}
+    if not changed:
+        return insert.on_conflict_do_nothing(index_elements=key)
+    return insert.on_conflict_do_update(index_elements=key, set_=changed)
+
+
+def _of_clean(kind: TypeEngine[Any]) -> TypeEngine[Any]:
+    """The type of a column for values that are clean: an operation's are, and twice is once too often."""
+    if isinstance(kind, SafeText):
+        return Text()
+    return JSON().with_variant(JSONB(), "postgresql") if isinstance(kind, SafeJSON) else kind
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -12,6 +12,7 @@ from sqlalchemy import RowMapping
 from nr_agent.episode import Episode, Intervention, Problem, Record, Step, Usage
 from nr_agent.events import AnyFailureEvent, FailureEvent
 from nr_agent.store.cleaning import clean_json, clean_text
+from nr_agent.store.columns import in_utc
 
 Values = Mapping[str, Any] | RowMapping
 """Columns by name, of a payload or of a row."""
@@ -36,7 +37,7 @@ _NAN = float("nan")
 
 
 def payload(record: Record | FailureEvent) -> dict[str, Any]:
-    """A record as strict JSON values; times as ISO 8601."""
+    """A record as strict JSON values; times in UTC, as ISO 8601."""
     values: dict[str, Any] = clean_json(_with_iso_times(record.model_dump(mode="python")))
     return values
 
@@ -91,7 +92,7 @@ def usage_of(row: Values) -> Usage:
 def step_of(values: Values) -> Step:
     """The step of a payload or a row."""
     fields = {name: values[name] for name in Step.model_fields}
-    fields["readings"] = [_numbers(reading) for reading in fields["readings"]]
+    fields["readings"] = [numbers(reading) for reading in fields["readings"]]
     return Step.model_validate(fields)
 
 
@@ -99,8 +100,8 @@ def event_of(values: Values) -> AnyFailureEvent:
     """The event of a payload or a row."""
     fields = {name: values[name] for name in FailureEvent.model_fields}
     evidence = dict(fields["evidence"])
-    evidence["features"] = _numbers(evidence["features"])
-    evidence["channels"] = [_numbers(channel) for channel in evidence["channels"]]
+    evidence["features"] = numbers(evidence["features"])
+    evidence["channels"] = [numbers(channel) for channel in evidence["channels"]]
     return FailureEvent.from_state(fields | {"evidence": evidence})
 
 
@@ -114,13 +115,13 @@ def hash_problem(text: str) -> str:
     return hashlib.sha256(clean_text(text).strip().encode()).hexdigest()
 
 
-def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+def numbers(values: Mapping[str, Any]) -> dict[str, Any]:
     """With NaN where JSON had to say None: these fields are numbers."""
     return {name: _NAN if value is None else value for name, value in values.items()}
 
 
 def _with_iso_times(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
+    return {name: in_utc(value).isoformat() if type(value) is datetime else value for name, value in values.items()}
 
 
 def _moment(text: str | None) -> datetime | None:

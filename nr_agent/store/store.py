@@ -7,6 +7,7 @@ import sys
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,7 @@ from nr_agent.store.annotations import this_run
 from nr_agent.store.cleaning import clean_json, clean_text
 from nr_agent.store.database import Database, is_transient
 from nr_agent.store.filters import EpisodeFilter, EpisodeSummary, select_summaries, summary_of
+from nr_agent.store.live import Live
 from nr_agent.store.notes import Notes
 from nr_agent.store.operations import ENDED, EPISODES, Kind, Operation
 from nr_agent.store.owner import is_alive, this_process
@@ -37,6 +39,7 @@ from nr_agent.store.writer import OnError, Writer
 _PAGE = 200
 _LOST = timedelta(minutes=15)  # without a sign of life from a process that cannot be looked at
 _HEARTBEAT = 60.0
+_REMEMBERED = 256  # running episodes that are put together without the database
 
 
 class EpisodeStore(Notes):
@@ -96,8 +99,10 @@ class EpisodeStore(Notes):
         }
         settings = load_settings()
         self._privacy = Privacy(redact, keep_text=settings.keep_text if keep_text is None else keep_text)
-        self._run = this_run(run, config)
-        self._whole: dict[str, list[Operation]] = {}
+        # An episode is remembered until it has ended or, where the database has all of it, is laid aside.
+        self._settled = (*ENDED, "waiting") if self._privacy.keeps_everything else ENDED
+        self._live = Live(most=_REMEMBERED if self._privacy.keeps_everything else None)
+        self._run = {name: value for name, value in payload(this_run(run, config)).items() if name != "episodes"}
         self._location = settings.store_url if url is None else url
         self._database = Database(self._location, busy_timeout=busy_timeout)
         spool = spool_of(self._database)
@@ -146,8 +151,6 @@ class EpisodeStore(Notes):
         )
         parts = [*episode.steps, *episode.events, *episode.interventions]
         batch = [self._begin(head, now), *(self._addition(episode.id, part) for part in parts)]
-        if episode.status in ENDED:
-            self._whole.pop(episode.id, None)
         self._known.add(episode.id)
         self._writer.put(batch, wait=True)
 
@@ -170,7 +173,7 @@ class EpisodeStore(Notes):
         self._check_known(episode_id)
         if indices := sorted({int(step) for step in steps}):
             operation = self._operation("discard", episode_id, {"steps": indices})
-            self._remember(operation)
+            self._live.take(operation)
             self._writer.put([operation])
 
     def finish(
@@ -210,9 +213,10 @@ class EpisodeStore(Notes):
             "ended_at": datetime.now(UTC).isoformat() if status in ENDED else None,
         }
         operation = self._operation("finish", episode_id, clean_json(values))
-        self._remember(operation)
-        if status in ENDED:
-            self._whole.pop(episode_id, None)
+        if status in self._settled:
+            self._live.drop(episode_id)
+        else:
+            self._live.take(operation)
         self._writer.put([operation], wait=True)
         self._known.discard(episode_id)
 
@@ -226,13 +230,16 @@ class EpisodeStore(Notes):
             NotFoundError: there is none, or more than one.
             StoreError: the database cannot be read.
         """
+        if self._writer.began(episode_id) and (live := self._live.get(episode_id)) is not None:
+            return live
         self._writer.flush()
         with reading(self._database) as connection:
             exact = resolve(connection, episode_id, self._writer.episodes_aside)
+            if not self._privacy.keeps_everything and (live := self._live.get(exact)) is not None:
+                # Whoever thinks it needs all of it until it has ended, whatever is kept of it in the end.
+                return live
             episode = load_episode(connection, exact)
-        # Whoever thinks it needs all of it until it has ended, whatever is kept of it in the end.
-        whole = self._whole.get(exact)
-        for operation in self._writer.aside(exact) if whole is None else list(whole):
+        for operation in self._writer.aside(exact):
             episode = operations.overlay(episode, operation)
         if episode is None:
             raise not_found(episode_id)
@@ -325,23 +332,22 @@ class EpisodeStore(Notes):
             kind = "step"
         elif isinstance(record, FailureEvent):
             kind = "event"
-        if not self._privacy.keeps_everything:
-            self._remember(self._operation(kind, episode_id, payload(record)))
-        return self._operation(kind, episode_id, payload(self._privacy.record(record)))
+        whole = self._operation(kind, episode_id, payload(record))
+        self._live.take(whole)
+        kept = self._privacy.record(record)
+        return whole if kept is record else replace(whole, values=payload(kept))
 
     def _begin(self, head: Episode, now: datetime) -> Operation:
-        beside: dict[str, Any] = {"owner": this_process(), "heartbeat_at": now.isoformat(), "run": payload(self._run)}
-        del beside["run"]["episodes"]
+        beside: dict[str, Any] = {"owner": this_process(), "heartbeat_at": now.isoformat(), "run": self._run}
+        whole = self._operation("begin", head.id, payload(head) | beside)
+        if head.status in self._settled:
+            self._live.drop(head.id)
+        else:
+            self._live.take(whole)
         if self._privacy.keeps_everything:
-            return self._operation("begin", head.id, payload(head) | beside)
-        self._whole.setdefault(head.id, []).append(self._operation("begin", head.id, payload(head) | beside))
+            return whole
         beside |= {"kept": self._privacy.kept, "problem_hash": hash_problem(head.problem.text)}
-        return self._operation("begin", head.id, payload(self._privacy.head(head)) | beside)
-
-    def _remember(self, operation: Operation) -> None:
-        """What is not kept is remembered until its episode has ended."""
-        if operation.episode_id in self._whole:
-            self._whole[operation.episode_id].append(operation)
+        return replace(whole, values=payload(self._privacy.head(head)) | beside)
 
     def _check_known(self, episode_id: str) -> None:
         """An unknown episode is the caller's mistake, and is told to the caller rather than to the writer."""

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal, NoReturn
 
@@ -48,6 +49,7 @@ class Writer:
         self.on_error = on_error
         self.capacity = capacity
         self.heartbeat = heartbeat
+        self._full = min(_BATCH, capacity)
         self.reset()
 
     def reset(self) -> None:
@@ -65,6 +67,8 @@ class Writer:
         self._aside: dict[str, list[Operation]] = {}
         self._unsaved: list[Operation] = []
         self._running: set[str] = set()
+        self._began: set[str] = set()
+        self._runs: set[str] = set()
         self._last_heartbeat = time.monotonic()
 
     def put(self, batch: Sequence[Operation], *, wait: bool = False) -> None:
@@ -84,10 +88,13 @@ class Writer:
                 self._state.wait()
             if self._closed:
                 raise StoreError(f"the episode store {self.database.label} is closed", hint="open it again")
+            idle = not self._queue
             self._queue.extend(batch)
             self._taken += len(batch)
             self._ensure_thread()
-            self._state.notify_all()
+            # Whoever writes lets operations wait for company, and need not be told of all of them.
+            if idle or len(self._queue) >= self._full:
+                self._state.notify_all()
             if wait:
                 self._await_commit(batch)
 
@@ -106,6 +113,10 @@ class Writer:
         """Operations of an episode that the database has not taken, in order."""
         with self._state:
             return list(self._aside.get(episode_id, ()))
+
+    def began(self, episode_id: str) -> bool:
+        """Whether the episode runs, was new when it was begun here, and all that was put of it is well."""
+        return self._pid == os.getpid() and self._error is None and episode_id in self._began
 
     @property
     def episodes_aside(self) -> list[str]:
@@ -180,7 +191,7 @@ class Writer:
         while True:
             now = time.monotonic()
             if self._queue:
-                if self._waiting or self._closed or len(self._queue) >= min(_BATCH, self.capacity) or now >= deadline:
+                if self._waiting or self._closed or len(self._queue) >= self._full or now >= deadline:
                     return True
                 self._state.wait(deadline - now)
                 continue
@@ -226,21 +237,34 @@ class Writer:
         return error
 
     def _write(self, batch: list[Operation]) -> None:
-        now, owner = datetime.now(UTC), this_process()
+        now_due = time.monotonic() - self._last_heartbeat >= self.heartbeat
         alive = {operation.episode_id for operation in batch if operation.kind not in ("begin", "finish")}
-        if now_due := time.monotonic() - self._last_heartbeat >= self.heartbeat:
-            alive |= self._running
+        # Those that are known to run need no sign of life before it is time for the next one.
+        alive = alive | self._running if now_due else alive - self._running
+        new: set[str] = set()
         with self.database.write() as connection:
-            operations.touch(connection, sorted(alive), owner=owner, now=now)
+            if alive:
+                operations.touch(connection, sorted(alive), owner=this_process(), now=datetime.now(UTC))
             for operation in batch:
-                operations.apply(connection, operation)
+                if operations.apply(connection, self._without_run(operation)):
+                    new.add(operation.episode_id)
         if now_due:
             self._last_heartbeat = time.monotonic()
+        self._began |= new
+        self._runs |= {operation.values["run"]["id"] for operation in batch if operation.values.get("run")}
         for operation in batch:
             if operation.kind == "finish" and operation.values["status"] in (*ENDED, "waiting"):
                 self._running.discard(operation.episode_id)
+                self._began.discard(operation.episode_id)
             else:
                 self._running.add(operation.episode_id)
+
+    def _without_run(self, operation: Operation) -> Operation:
+        """A beginning that names its run only, if the run has been written."""
+        run = operation.values.get("run") if operation.kind == "begin" else None
+        if run is None or run["id"] not in self._runs:
+            return operation
+        return replace(operation, values=operation.values | {"run": None, "run_id": run["id"]})
 
     def _fail(self, batch: list[Operation], error: Exception | None) -> None:
         if self.on_error == "raise":
@@ -262,6 +286,7 @@ class Writer:
         """Give an error to whoever waits for the batch, and else to the next caller."""
         with self._state:
             for operation in batch:
+                self._began.discard(operation.episode_id)
                 if operation.ordinal in self._awaited:
                     self._awaited[operation.ordinal] = error
                 else:

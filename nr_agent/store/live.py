@@ -1,0 +1,121 @@
+"""The episodes that this process is thinking, as they would be read back: to look at them takes no database."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from nr_agent.episode import Episode, Step
+from nr_agent.store.columns import as_stored
+from nr_agent.store.operations import Operation, overlay
+from nr_agent.store.records import event_of, intervention_of, step_of
+
+
+class Live:
+    """Takes what is written, in order, and puts it together when somebody asks. Threads may share it.
+
+    Args:
+        most: episodes that it knows; beyond them it forgets the one that it has known longest. None: all.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most
+        self._episodes: dict[str, _Parts] = {}
+        self._lock = threading.Lock()
+
+    def take(self, operation: Operation) -> None:
+        """Note an operation. Of an episode whose beginning was not noted, nothing is."""
+        with self._lock:
+            if operation.kind == "begin":
+                self._episodes.setdefault(operation.episode_id, _Parts()).begin(operation)
+                if self._most is not None and len(self._episodes) > self._most:
+                    del self._episodes[next(iter(self._episodes))]
+            elif (parts := self._episodes.get(operation.episode_id)) is not None:
+                parts.take(operation)
+
+    def get(self, episode_id: str) -> Episode | None:
+        """The episode so far; None where it is not known here."""
+        with self._lock:
+            parts = self._episodes.get(episode_id)
+            return None if parts is None else parts.together()
+
+    def drop(self, episode_id: str) -> None:
+        """Forget an episode."""
+        with self._lock:
+            self._episodes.pop(episode_id, None)
+
+
+class _Parts:
+    """One episode."""
+
+    def __init__(self) -> None:
+        self.steps = _Made(_step)
+        self.events = _Made(event_of)
+        self.interventions = _Made(intervention_of)
+        self.first: Operation | None = None
+        self.ends: list[Operation] = []
+
+    def begin(self, operation: Operation) -> None:
+        if self.first is not None:
+            # Begun twice, as a node that runs again does: it was created when it was first begun.
+            created = {"created_at": self.first.values["created_at"]}
+            operation = replace(operation, values=operation.values | created)
+        self.first, self.ends = operation, []
+
+    def take(self, operation: Operation) -> None:
+        values = operation.values
+        if operation.kind == "step":
+            self.steps.put(values["index"], values)
+        elif operation.kind == "event":
+            self.events.put(values["id"], values)
+        elif operation.kind == "intervention":
+            self.interventions.put(values["id"], values)
+        elif operation.kind == "discard":
+            for index in values["steps"]:
+                self.steps.change(index, discarded=True)
+        else:
+            self.ends.append(operation)
+
+    def together(self) -> Episode | None:
+        if self.first is None:
+            return None
+        steps = self.steps.all()
+        parts = {
+            "steps": [steps[index] for index in sorted(steps)],
+            "events": sorted(self.events.all().values(), key=lambda one: one.step),
+            "interventions": sorted(self.interventions.all().values(), key=lambda one: one.step),
+        }
+        head = overlay(None, self.first)
+        episode = None if head is None else head.model_copy(update=parts)
+        for operation in self.ends:
+            episode = overlay(episode, operation)
+        return episode
+
+
+class _Made:
+    """Records by key, in the order in which they first came, each made of its values when it is first asked for."""
+
+    def __init__(self, make: Callable[[dict[str, Any]], Any]) -> None:
+        self._make = make
+        self._values: dict[Any, dict[str, Any]] = {}
+        self._made: dict[Any, Any] = {}
+
+    def put(self, key: Any, values: dict[str, Any]) -> None:
+        self._values[key] = values
+        self._made.pop(key, None)
+
+    def change(self, key: Any, **changed: Any) -> None:
+        if key in self._values:
+            self.put(key, self._values[key] | changed)
+
+    def all(self) -> dict[Any, Any]:
+        for key, values in self._values.items():
+            if key not in self._made:
+                self._made[key] = self._make(values)
+        return {key: self._made[key] for key in self._values}
+
+
+def _step(values: dict[str, Any]) -> Step:
+    return step_of(values | {"logprobs": as_stored(values["logprobs"])})
