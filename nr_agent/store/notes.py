@@ -52,11 +52,14 @@ class Notes(ABC):
         """
         ended, wanted = ended or threading.Event(), wanted or EpisodeFilter()
         first = list(self.find(wanted))[::-1]
-        yield from first
         known = {one.id: one for one in first}
         if first and wanted.limit is not None:
-            # Those that the limit left out are shown when they change, and not before.
-            known = {one.id: one for one in self._recent(wanted, known.values())} | known
+            # Those that the limit left out are shown when they change, and not before. They are older than the first
+            # that is shown: what is newer than that, and not yet known, began in this very moment.
+            oldest = (first[0].created_at, first[0].id)
+            recent = self._recent(wanted, known.values())
+            known = {one.id: one for one in recent if (one.created_at, one.id) < oldest} | known
+        yield from first
         while not ended.wait(every):
             for one in self._recent(wanted, known.values()):
                 if one.id not in known or known[one.id].status != one.status:

@@ -168,6 +168,18 @@ def test_a_watcher_sees_every_episode_begin_and_end_once(lasting):
         assert seen == [("old", "completed"), ("new", "running"), ("new", "completed")]
 
 
+def test_what_begins_while_the_last_ones_are_shown_is_not_missed(lasting):
+    with EpisodeStore(lasting) as store:
+        for number in range(3):
+            store.begin(an_episode(f"e{number}", status="completed"))
+        looking = store.watch(EpisodeFilter(limit=2), every=0.02)
+        assert next(looking).id == "e1"
+        store.begin(an_episode("fresh", status="completed"))
+        assert [next(looking).id, next(looking).id] == ["e2", "fresh"]
+        store.begin(an_episode("after"))
+        assert next(looking).id == "after"
+
+
 def test_tail_shows_the_last_ones_and_follows_until_it_is_interrupted(tmp_path, nr):
     path = tmp_path / "e.db"
     with EpisodeStore(path) as store:
