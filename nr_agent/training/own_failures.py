@@ -36,8 +36,10 @@ def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> lis
     """Examples of what to do after a trigger.
 
     A slip is followed by `<|recheck|>` and the step worked out; a repeated attempt in a countdown problem (kept, or
-    taken back first) by `<|branch|>` and an attempt that was not made yet. Half as many sound steps get a needless
-    `<|recheck|>`, answered by a confirmation. Only the remedy counts in the loss.
+    taken back first) by `<|branch|>` and an attempt that was not made yet. As many sound steps as slips get a needless
+    `<|recheck|>`, answered by a confirmation: a model that saw mostly slips there would "correct" what is right. Half
+    of them are those of which the model was least sure, as a detector's false alarms are. Only the remedy counts in
+    the loss.
 
     Args:
         tokenizer: the model's, with the correction tokens.
@@ -45,8 +47,9 @@ def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> lis
         seed: of what is drawn.
     """
     rng = random.Random(seed)
-    failing: list[Example] = []
-    sound: list[Example] = []
+    circling: list[Example] = []
+    slips: list[Example] = []
+    sound: list[tuple[float, Example]] = []
     for traced in traces:
         if held_out(traced.problem.text):
             continue
@@ -54,15 +57,21 @@ def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> lis
             if label.inter_step and not label.intra_step and traced.problem.task == "countdown":
                 remedy = another_way(traced, number, rng)
                 kept = number + 1 if rng.random() < 0.5 else number
-                failing += [_example(tokenizer, traced, kept, BRANCH, remedy)] if remedy and kept else []
+                circling += [_example(tokenizer, traced, kept, BRANCH, remedy)] if remedy and kept else []
                 continue
             redone = redo(traced, number)
             if redone is None or (WRONG in redone) != label.intra_step:
                 continue
             example = _example(tokenizer, traced, number + 1, RECHECK, redone)
-            (failing if label.intra_step else sound).append(example)
-    rng.shuffle(sound)
-    return failing + sound[: max(len(failing) // 2, 1)]
+            if label.intra_step:
+                slips.append(example)
+            else:
+                sound.append((min(traced.steps[number].logprobs), example))
+    sound.sort(key=lambda entry: entry[0])
+    wanted = max(len(slips), 1)
+    unsure, others = sound[: (wanted + 1) // 2], sound[(wanted + 1) // 2 :]
+    needless = unsure + rng.sample(others, min(wanted // 2, len(others)))
+    return circling + slips + [example for _, example in needless]
 
 
 def redo(traced: Traced, number: int) -> str | None:

@@ -100,6 +100,27 @@ def test_the_models_own_slip_is_answered_by_a_right_calculation(tokenizer):
     assert remedy == "Let me redo that: 2+5=7, 1+3=4. So 12+35=47, not what I had\n\n"
 
 
+def test_as_many_sound_steps_as_slips_are_rechecked_and_half_of_them_are_those_it_was_least_sure_of(tokenizer):
+    problem = next(p for seed in range(100) if not held_out((p := draw("chain_sum", seed)).text))
+
+    def trace(text: str, logprob: float) -> Traced:
+        prompt, step = tokenizer.encode(problem.text), tokenizer.encode(text)
+        placed = TracedStep(len(prompt), len(prompt) + len(step), text, [logprob] * len(step), [0.0] * len(step))
+        return Traced(problem, 0, [*prompt, *step], [placed])
+
+    wrong = [trace(f"12+{number}=99\n\n", -0.1) for number in range(20, 30)]
+    sure = [trace(f"12+{number}={12 + number}\n\n", -0.1) for number in range(30, 60)]
+    unsure = [trace(f"12+{number}={12 + number}\n\n", -2.0) for number in range(60, 65)]
+    remedies = [
+        tokenizer.decode([label for label in labels if label != IGNORED])
+        for _, labels in own_examples(tokenizer, [*sure, *wrong, *unsure])
+    ]
+    corrected = [text for text in remedies if text.endswith("not what I had\n\n")]
+    confirmed = [text for text in remedies if text.endswith("as I had\n\n") and text not in corrected]
+    assert (len(corrected), len(confirmed)) == (10, 10)
+    assert sum(any(f"So 12+{number}=" in text for number in range(60, 65)) for text in confirmed) == 5
+
+
 def test_trigger_sft_lowers_the_loss_on_what_it_teaches(tokenizer):
     torch.manual_seed(0)
     model = build_model("tiny", tokenizer)
