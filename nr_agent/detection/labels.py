@@ -1,7 +1,8 @@
 """Labels of steps that no judge is needed for, each with its limits.
 
-* Slips: every equation in a step is checked in exact rationals, every `a is b*c`, and every count of letters. A
-  wrong operand in a right equation is not seen: that is a limit of the label.
+* Slips: every equation in a step is checked in exact rationals, every `a is b*c`, and every count of letters. An
+  operand that was copied wrongly is seen where the problem says what there is to work with (`grounding`); a wrong
+  operand elsewhere is not: that is a limit of the label.
 * Circling: a step whose results were all there before, while the answer was never reached. Verification after
   the answer was first reached is not circling but overthinking.
 * Overthinking: a trial answer after the step already equals the final answer, and stays so to the end.
@@ -14,8 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from nr_agent.detection.grounding import grounded
 from nr_agent.detection.traces import Traced
-from nr_agent.equations import equations
+from nr_agent.equations import Equation, equations
 from nr_agent.events import LEVELS, Level
 from nr_agent.tasks import score
 
@@ -50,12 +52,15 @@ class StepLabels:
         return {"intra_step": self.intra_step, "inter_step": self.inter_step, "instance": self.instance}[level]
 
 
-def slip(text: str, problem: str = "") -> Literal["calculation", "derivation"] | None:
+def slip(
+    text: str, problem: str = "", before: Sequence[str] | None = None
+) -> Literal["calculation", "derivation"] | None:
     """The slip in a step's text, if it holds one that can be checked.
 
     Args:
         text: the step.
         problem: the problem's text, for counts of what it asks for.
+        before: the steps before it, for what it may calculate with; None: that is not asked.
     """
     if any(not equation.holds for equation in equations(text)):
         return "calculation"
@@ -75,7 +80,13 @@ def slip(text: str, problem: str = "") -> Literal["calculation", "derivation"] |
     for match in _VERDICT.finditer(text):
         if (match["result"] == match["target"]) != (match["verdict"] == "That is"):
             return "derivation"
-    return None
+    return None if before is None or grounded(text, problem, before) else "derivation"
+
+
+def wrong_equation(text: str) -> Equation | None:
+    """The equation in which a step went wrong: the first one, or the claim itself where it was worked out before."""
+    wrong = [equation for equation in equations(text) if not equation.holds]
+    return (wrong[-1] if "So " in text else wrong[0]) if wrong else None
 
 
 def results(text: str) -> set[str]:
@@ -90,7 +101,7 @@ def label_trace(traced: Traced) -> list[StepLabels]:
     labels: list[StepLabels] = []
     seen: set[str] = set()
     for number, step in enumerate(traced.steps):
-        kind = slip(step.text, traced.problem.text)
+        kind = slip(step.text, traced.problem.text, [earlier.text for earlier in traced.steps[:number]])
         own = results(step.text)
         thinking = reached is None or number <= reached
         labels.append(

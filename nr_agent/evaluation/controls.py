@@ -37,7 +37,7 @@ class OracleDetector(TimedDetector):
     def scores(self, seen: Sequence[str], segment: Segment, text: str, *, key: str) -> Scores:
         """1 where the failure is, 0 elsewhere."""
         prompt = self.engine.codec.decode(self.engine.tokens(segment.ref)[: segment.start])
-        slipped = slip(text, prompt) is not None
+        slipped = slip(text, prompt, seen) is not None
         before = set().union(*(results(step) for step in seen))
         answered = any(states_answer(step) for step in (*seen, text))
         own = results(text)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nr_agent.detection.labels import label_trace, results, slip
+from nr_agent.detection.labels import label_trace, results, slip, wrong_equation
 from nr_agent.detection.traces import Traced
 from nr_agent.engine.protocol import ExtendRequest, Sampling, StopSpec
 from nr_agent.equations import equations
@@ -117,14 +117,14 @@ def _plain(traced: Traced, place: int) -> bool:
 
 
 def _mends(traced: Traced, place: int, text: str) -> bool:
-    """The new step holds no slip, and says what the first wrong claim should have been.
+    """The new step holds no slip, and says what the wrong claim should have been.
 
     What came after that claim in the wrong step may rest on it, and is not asked for.
     """
     before = traced.steps[place].text
     if not _right(traced, place, text):
         return False
-    wrong = next((equation for equation in equations(before) if not equation.holds), None)
+    wrong = wrong_equation(before)
     if wrong is not None:
         if wrong.value.denominator != 1:
             return f"{wrong.left} does not come out even" in text
@@ -140,10 +140,15 @@ def _mends(traced: Traced, place: int, text: str) -> bool:
 def _right(traced: Traced, place: int, text: str) -> bool:
     """The step claims something, and no slip is in it."""
     claims = bool(equations(text)) or "come out even" in text or _COUNT.search(text) is not None or " is " in text
-    return claims and slip(text, traced.problem.text) is None
+    return claims and _sound(traced, place, text)
 
 
 def _leads_out(traced: Traced, place: int, text: str) -> bool:
     """The new step brings a result that was not there before."""
     seen = set().union(*(results(step.text) for step in traced.steps[: place + 1]))
-    return bool(results(text) - seen) and slip(text, traced.problem.text) is None
+    return bool(results(text) - seen) and _sound(traced, place, text)
+
+
+def _sound(traced: Traced, place: int, text: str) -> bool:
+    """Whether a step that comes after the one at the place holds no slip."""
+    return slip(text, traced.problem.text, [step.text for step in traced.steps[: place + 1]]) is None

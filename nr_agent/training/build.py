@@ -83,7 +83,7 @@ def _teach_triggers(base: Path, out: Path, settings: BuildSettings, log: Callabl
     problems = [draw(name, seed) for seed in _seeds(SAMPLED_FROM, settings.sampled) for name in FAMILIES]
     random.Random(0).shuffle(problems)
     # A little hotter than in use: more failures to learn from.
-    traces = sample_traces(engine, problems, sampling=Sampling(temperature=0.8), seed=SAMPLED_FROM)
+    traces = sample_traces(engine, problems, sampling=Sampling(temperature=0.8), seed=SAMPLED_FROM, trials=False)
     engine.shutdown()
     tokenizer = AutoTokenizer.from_pretrained(base)
     own = own_examples(tokenizer, traces)

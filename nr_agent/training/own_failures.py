@@ -6,19 +6,23 @@ that they look like what the model has practised.
 
 from __future__ import annotations
 
+import difflib
 import random
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from nr_agent.detection.labels import label_trace, slip
+from nr_agent.answers import states_answer
+from nr_agent.detection.grounding import is_second_look
+from nr_agent.detection.labels import label_trace, slip, wrong_equation
 from nr_agent.detection.traces import Traced
 from nr_agent.equations import Equation, equations
 from nr_agent.tasks import held_out
 from nr_agent.tokens import BRANCH, RECHECK, STEP_END
 from nr_agent.training.corpus import IGNORED, Example
+from nr_agent.training.traces import TEACHERS, Habits, teach
 from nr_agent.training.traces.arithmetic import apply, work_out
-from nr_agent.training.traces.families import countdown_attempts, look_through, parse_countdown
+from nr_agent.training.traces.families import Attempt, countdown_attempts, look_through, parse_countdown
 
 REDO = "Let me redo that: "
 OTHER_WAY = "Let me try another way."
@@ -28,15 +32,15 @@ _ATTEMPT = re.compile(r"(-?\d+)([-+*/])(-?\d+)=(-?\d+), (-?\d+)([-+*/])(-?\d+)=(
 _COUNTED = re.compile(r"(?:(\S+): \S(?: \S)*|So (\S+)) has \d+")
 _TOTAL = re.compile(r"\d+\+\d+=(\d+)")
 _MULTIPLE = re.compile(r"(\d+) is (\d+)\*(\d+)")
+_LEAD = re.compile(r"^(?:First|Then|Next|Now) ")
 _ASKED = re.compile(r'letter "(\w)"')
-_SECOND_LOOK = ("redo", "double-check", OTHER_WAY)
 
 
 def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> list[Example]:
     """Examples of what to do after a trigger.
 
-    A slip is followed by `<|recheck|>` and the step worked out; a repeated attempt in a countdown problem (kept, or
-    taken back first) by `<|branch|>` and an attempt that was not made yet. As many sound steps as slips get a needless
+    A slip is followed by `<|recheck|>` and the step worked out; a step that circles (kept, or taken back first) by
+    `<|branch|>` and one that was not written yet. As many sound steps as slips get a needless
     `<|recheck|>`, answered by a confirmation: a model that saw mostly slips there would "correct" what is right. Half
     of them are those of which the model was least sure, as a detector's false alarms are. Only the remedy counts in
     the loss.
@@ -53,14 +57,20 @@ def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> lis
     for traced in traces:
         if held_out(traced.problem.text):
             continue
+        before: list[str] = []
         for number, label in enumerate(label_trace(traced)):
-            if label.inter_step and not label.intra_step and traced.problem.task == "countdown":
+            # What repeats after an answer verifies it, with or without trial answers to tell.
+            circles = label.inter_step and not label.intra_step and not any(map(states_answer, before))
+            before.append(traced.steps[number].text)
+            if circles:
                 remedy = another_way(traced, number, rng)
                 kept = number + 1 if rng.random() < 0.5 else number
                 circling += [_example(tokenizer, traced, kept, BRANCH, remedy)] if remedy and kept else []
                 continue
             redone = redo(traced, number)
-            if redone is None or (WRONG in redone) != label.intra_step:
+            if label.intra_step and WRONG not in (redone or ""):
+                redone = _redo_otherwise(traced, number, rng)
+            if redone is None or (WRONG in redone) != label.intra_step or slip(redone, traced.problem.text, before):
                 continue
             example = _example(tokenizer, traced, number + 1, RECHECK, redone)
             if label.intra_step:
@@ -75,14 +85,34 @@ def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> lis
 
 
 def redo(traced: Traced, number: int) -> str | None:
-    """What should follow a `<|recheck|>` after a step; None where the step claims nothing that can be redone."""
+    """What should follow a `<|recheck|>` after a step; None where the step claims nothing that can be redone.
+
+    A second look is redone as the step that it looked at, and judged against what it said itself.
+    """
     text = traced.steps[number].text
-    if any(phrase in text for phrase in _SECOND_LOOK):
+    if OTHER_WAY in text:
+        return None
+    if is_second_look(text):
+        looked_at = number
+        while looked_at and is_second_look(traced.steps[looked_at].text):
+            looked_at -= 1
+        again = _redo_first(traced, looked_at)
+        return None if again is None else _judged(traced, number, again)
+    return _redo_first(traced, number)
+
+
+def _redo_first(traced: Traced, number: int) -> str | None:
+    text = traced.steps[number].text
+    if any(phrase in text for phrase in (OTHER_WAY, REDO)):
         return None
     if match := _ATTEMPT.search(text):
-        return _redo_attempt(*match.groups())
+        return _redo_attempt(traced, number, *match.groups())
     if match := _COUNTED.search(text):
         return _redo_count(traced, number, match[1] or match[2], text)
+    return _redo_calculation(text)
+
+
+def _redo_calculation(text: str) -> str | None:
     if match := _MULTIPLE.search(text):
         whole, times, divisor = map(int, match.groups())
         worked, product = work_out(times, "*", divisor), times * divisor
@@ -92,31 +122,84 @@ def redo(traced: Traced, number: int) -> str | None:
     simple = [(equation, pair) for equation in equations(text) if (pair := _pair(equation)) is not None]
     if not simple:
         return None
-    equation, (a, op, b) = next((entry for entry in simple if not entry[0].holds), simple[-1])
+    wrong = wrong_equation(text)
+    equation, (a, op, b) = next((entry for entry in simple if entry[0] == wrong), simple[-1])
     verdict = RIGHT if equation.holds else WRONG
     return f"{REDO}{work_out(a, op, b)}. So {equation.left}={equation.value}, {verdict}"
 
 
 def another_way(traced: Traced, number: int, rng: random.Random) -> str | None:
-    """An attempt at a countdown problem that was not made before; the solution, far more often than not."""
+    """A step that was not written before; None where there is none.
+
+    Of a search it is an attempt (the solution, far more often than not), of anything else the first step of the
+    teacher's way that is still missing.
+    """
+    if traced.problem.task == "countdown":
+        return _another_attempt(traced, number, rng)
+    missing = _missing_step(traced, number, rng)
+    return None if missing is None else f"{OTHER_WAY} {missing}"
+
+
+def _missing_step(traced: Traced, number: int, rng: random.Random) -> str | None:
+    """The first step of the teacher's way that was not written yet, the one with this number included."""
+    family, before = traced.problem.task, "".join(step.text for step in traced.steps[: number + 1])
+    if family not in TEACHERS:
+        return None
+    plain = Habits(redo=0.0, slip=0.0, passes=(1.0,), closing=0.0, stopped=0.0)
+    way = teach(family, traced.problem.text, rng, plain)
+    steps = (_LEAD.sub("", "".join(span.text for span in step)) for step in way.steps)
+    return next((step for step in steps if step not in before), None)
+
+
+def _another_attempt(traced: Traced, number: int, rng: random.Random) -> str | None:
     numbers, target = parse_countdown(traced.problem.text)
     before = "".join(step.text for step in traced.steps[: number + 1])
-    fresh: list[tuple[str, int]] = []
-    solving: list[tuple[str, int]] = []
+    fresh: list[Attempt] = []
+    solving: list[Attempt] = []
     for attempt in countdown_attempts(numbers):
-        (a, op, b), (x, op2, y) = attempt.first, attempt.second
-        written = f"{a}{op}{b}={apply(a, op, b)}, {x}{op2}{y}={attempt.result}"
-        if written not in before:
-            (solving if attempt.result == target else fresh).append((written, attempt.result))
+        if _written(attempt) not in before:
+            (solving if attempt.result == target else fresh).append(attempt)
     pool = solving if solving and (rng.random() < 0.85 or not fresh) else fresh
     if not pool:
         return None
-    written, result = rng.choice(pool)
-    return f"{OTHER_WAY} Try {written}. {_verdict(result, target)}"
+    chosen = rng.choice(pool)
+    return f"{OTHER_WAY} Try {_written(chosen)}. {_verdict(chosen.result, target)}"
 
 
-def _redo_attempt(a: str, op: str, b: str, inner: str, x: str, op2: str, y: str, result: str, target: str) -> str:
-    """Both calculations of an attempt; the second one with the inner value as it really is."""
+def _written(attempt: Attempt) -> str:
+    (a, op, b), (x, op2, y) = attempt.first, attempt.second
+    return f"{a}{op}{b}={apply(a, op, b)}, {x}{op2}{y}={attempt.result}"
+
+
+def _redo_otherwise(traced: Traced, number: int, rng: random.Random) -> str | None:
+    """What should stand in place of a right calculation with a number from nowhere."""
+    missing = _missing_step(traced, number, rng)
+    searched = missing is None or _ATTEMPT.search(missing) or _COUNTED.search(missing)
+    again = None if searched else _redo_calculation(str(missing))
+    return None if again is None else again.replace(f", {RIGHT}", f", {WRONG}")
+
+
+def _redo_attempt(
+    traced: Traced,
+    number: int,
+    a: str,
+    op: str,
+    b: str,
+    inner: str,
+    x: str,
+    op2: str,
+    y: str,
+    result: str,
+    claimed: str,
+) -> str | None:
+    """Both calculations of an attempt; the second one with the inner value as it really is.
+
+    An attempt with numbers that are not the problem's is answered by the one that is most like it.
+    """
+    numbers, target = parse_countdown(traced.problem.text)
+    other = y if x == inner else x
+    if sorted(map(int, (a, b, other))) != sorted(numbers):
+        return _nearest_attempt(traced, number, (a, op, b, op2))
     try:
         first = apply(int(a), op, int(b))
     except (ValueError, ZeroDivisionError):
@@ -129,17 +212,53 @@ def _redo_attempt(a: str, op: str, b: str, inner: str, x: str, op2: str, y: str,
         return (
             f"{head}. So {a}{op}{b}={first}, {second[0]}{op2}{second[1]} does not come out even, {WRONG}. Not {target}."
         )
-    right = (first, value) == (int(inner), int(result))
+    verdict = _verdict(value, target) in traced.steps[number].text
+    right = verdict and (first, value, target) == (int(inner), int(result), int(claimed))
     return (
         f"{head}, {work_out(second[0], op2, second[1])}. So {a}{op}{b}={first}, {second[0]}{op2}{second[1]}={value}, "
-        f"{RIGHT if right else WRONG}. {_verdict(value, int(target))}"
+        f"{RIGHT if right else WRONG}. {_verdict(value, target)}"
     )
+
+
+def _nearest_attempt(traced: Traced, number: int, like: tuple[str, str, str, str]) -> str | None:
+    numbers, target = parse_countdown(traced.problem.text)
+    before = "".join(step.text for step in traced.steps[:number])
+    unmade = [attempt for attempt in countdown_attempts(numbers) if _written(attempt) not in before]
+    if not unmade:
+        return None
+
+    def alike(attempt: Attempt) -> int:
+        (a, op, b), (_, op2, _) = attempt.first, attempt.second
+        return sum(one == other for one, other in zip((str(a), op, str(b), op2), like, strict=True))
+
+    chosen = max(unmade, key=alike)
+    worked = ", ".join(work_out(*part) for part in (chosen.first, chosen.second))
+    return f"{REDO}{worked}. So {_written(chosen)}, {WRONG}. {_verdict(chosen.result, target)}"
+
+
+def _judged(traced: Traced, number: int, again: str) -> str | None:
+    """What was redone, judged against a second look instead of the step that it looked at."""
+    text = traced.steps[number].text
+    claim = again.removeprefix(REDO).rpartition("So ")[2]
+    verdict = RIGHT if RIGHT in claim else WRONG
+    said, _, after = claim.partition(f", {verdict}")
+    if verdict == RIGHT and said not in text:
+        return again.replace(f", {RIGHT}", f", {WRONG}")
+    if verdict == WRONG and said in text:
+        return again.replace(f", {WRONG}{after}", f", {RIGHT}{after if after.startswith('.') else ''}")
+    return again
 
 
 def _redo_count(traced: Traced, number: int, word: str, text: str) -> str | None:
     asked = _ASKED.search(traced.problem.text)
     if asked is None:
         return None
+    words = re.findall(r"\w+", traced.problem.text.rpartition("text: ")[2])
+    there = word.lower() in map(str.lower, words)
+    if not there:  # the one that was meant
+        word = next(iter(difflib.get_close_matches(word, words, 1, 0.5)), "")
+        if not word:
+            return None
     letter, spelled = asked[1].lower(), word.lower()
     count, total = spelled.count(letter), 0
     for step in traced.steps[:number]:
@@ -149,7 +268,7 @@ def _redo_count(traced: Traced, number: int, word: str, text: str) -> str | None
             total = int(found[-1])
     claim = f"{REDO}{look_through(spelled, letter)}. So {word} has {count}"
     added = f", {total}+{count}={total + count}" if count else ""
-    if slip(text, traced.problem.text) is None and text.strip().endswith(f" has {count}{added}"):
+    if there and slip(text, traced.problem.text) is None and text.strip().endswith(f" has {count}{added}"):
         return f"{claim}, {RIGHT}"
     return f"{claim}, {WRONG}{added}"
 

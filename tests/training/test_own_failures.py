@@ -5,14 +5,17 @@ import pytest
 from nr_agent.detection.labels import slip
 from nr_agent.detection.traces import Traced, TracedStep
 from nr_agent.episode import Problem
-from nr_agent.training.own_failures import another_way, redo
+from nr_agent.training.corpus import IGNORED
+from nr_agent.training.own_failures import another_way, own_examples, redo
 
 COUNTDOWN = "Find a way to make 31 using all of these numbers: 4, 7, 3.\nFinal answer format instructions: none"
+DIVISOR = "Find the Greatest Common Divisor (GCD) of these numbers: 143, 69. Give only the GCD as your final answer."
 LETTERS = 'How many times does the letter "e" appear in the text: "the terms here"?'
 
 
 def traced(problem, *texts):
-    trace = Traced(Problem(text=problem, task="countdown" if "31" in problem else None), 0, [])
+    family = {COUNTDOWN: "countdown", DIVISOR: "gcd"}.get(problem)
+    trace = Traced(Problem(text=problem, task=family), 0, [])
     for number, text in enumerate(texts):
         trace.steps.append(TracedStep(number, number + 1, text + "\n\n", [0.0], [0.0]))
     return trace
@@ -31,6 +34,14 @@ def traced(problem, *texts):
         (COUNTDOWN, ["Try 7/3=2, 2*4=8. Not 31."], "7/3 does not come out even, not what I had. Not 31."),
         (LETTERS, ["the: t h e has 1, 0+1=1", "terms: t e r m s has 0"], "So terms has 1, not what I had, 1+1=2"),
         (LETTERS, ["the: t h e has 1, 0+1=1"], "So the has 1, as I had"),
+        (LETTERS, ["e in t no, e yes 1, r no, m no. So term has 1, 0+1=1"], "So terms has 1, not what I had, 0+1=1"),
+        (COUNTDOWN, ["Try 4*7=28, 28+3=31. That is 33."], "So 4*7=28, 28+3=31, not what I had. That is 31."),
+        (COUNTDOWN, ["Try 4*7=28, 28+3=31. Not 31."], "So 4*7=28, 28+3=31, not what I had. That is 31."),
+        (COUNTDOWN, ["Try 4*7=28, 28+4=32. Not 31."], "So 4*7=28, 28+3=31, not what I had. That is 31."),
+        ("Sum", ["12+35=48", "Wait, let me redo that: 2+5=7. So 12+35=57, not what I had"], "35=47, not what I had"),
+        ("Sum", ["12+35=48", "Wait, let me redo that: 2+5=7. So 12+35=47, not what I had"], "35=47, as I had"),
+        ("Sum", ["12+35=47", "Wait, let me redo that: 2+5=7. So 12+35=48, as I had"], "35=47, not what I had"),
+        ("Sum", ["8*7=56, 8*8+7=71, 1+1=3. So 87*8=706"], "So 87*8=696, not what I had"),
     ],
 )
 def test_a_remedy_works_the_step_out_and_holds_no_slip(problem, steps, ends):
@@ -41,9 +52,32 @@ def test_a_remedy_works_the_step_out_and_holds_no_slip(problem, steps, ends):
     assert slip(remedy, problem) is None
 
 
-@pytest.mark.parametrize("text", ["So the answer is 5.", "Let me redo that: 2+5=7. So 2+5=7, as I had", "Let me see."])
+@pytest.mark.parametrize("text", ["So the answer is 5.", "Let me see.", "Let me try another way. 2+5=7"])
 def test_what_claims_nothing_of_its_own_is_not_redone(text):
     assert redo(traced("Sum", text), 0) is None
+
+
+def test_outside_a_search_another_way_is_what_is_still_missing():
+    trace = traced(DIVISOR, "143-69=74", "So 143-69=74", "143-69=74")
+    ways = {another_way(trace, 2, random.Random(seed)) for seed in range(20)}
+    assert ways == {"Let me try another way. 69*2=138"}
+    trace = traced(DIVISOR, "69*2=138", "143-138=5", "69*2=138")
+    assert another_way(trace, 2, random.Random(0)) == "Let me try another way. 5*13=65"
+
+
+def test_a_number_from_nowhere_is_answered_by_what_should_stand_there(tokenizer):
+    prompt = tokenizer.encode(DIVISOR)
+    trace, ids = Traced(Problem(text=DIVISOR, task="gcd"), 0, []), [*prompt]
+    for text in ("69*2=138\n\n", "143-138=5\n\n", "6*15=90\n\n"):
+        step = tokenizer.encode(text)
+        trace.steps.append(TracedStep(len(ids), len(ids) + len(step), text, [-0.1] * len(step), [0.0] * len(step)))
+        ids += step
+    trace.ids = ids
+    remedies = [
+        tokenizer.decode([label for label in labels if label != IGNORED])
+        for _, labels in own_examples(tokenizer, [trace])
+    ]
+    assert "Let me redo that: 13*5: 5*3=15, 5*1+1=6, 13*5=65. So 5*13=65, not what I had\n\n" in remedies
 
 
 def test_another_way_is_an_attempt_that_was_not_made_yet():

@@ -10,14 +10,8 @@ from nr_agent.tokens import RECHECK
 from nr_agent.training.corpus import IGNORED, Corpus, encode_trace
 from nr_agent.training.own_failures import own_examples
 from nr_agent.training.pretrain import Phase, PretrainSettings, build_model, pretrain
-from nr_agent.training.tokenizer import train_tokenizer
 from nr_agent.training.traces import Habits, teach
 from nr_agent.training.trigger_sft import SftSettings, planted_example, trigger_sft
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return train_tokenizer(samples=100)
 
 
 def test_a_batch_is_a_function_of_its_seed_and_number(tokenizer):

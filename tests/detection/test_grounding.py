@@ -1,0 +1,78 @@
+import random
+
+import pytest
+
+from nr_agent.detection.grounding import grounded
+from nr_agent.detection.labels import label_trace, slip, wrong_equation
+from nr_agent.detection.traces import Traced, TracedStep
+from nr_agent.episode import Problem
+from nr_agent.tasks import FAMILIES, draw
+from nr_agent.training.traces import Habits, teach
+
+SEARCH = "Find a way to make 31 using all of these numbers: 17, 12, 4.\nEach number can only be used once.\n"
+DIVISOR = "Find the Greatest Common Divisor (GCD) of these numbers: 143, 69. Give only the GCD as your final answer."
+LETTERS = 'How many times does the letter "e" appear in the text: "These terms here"?'
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_whatever_the_teacher_writes_rests_on_something(family):
+    for seed in range(60):
+        problem, rng = draw(family, seed), random.Random(seed)
+        before: list[str] = []
+        for step in teach(family, problem.text, rng, Habits(redo=0.3, slip=0.2)).steps:
+            text = "".join(span.text for span in step)
+            assert slip(text, problem.text) is not None or grounded(text, problem.text, before), (problem, text)
+            before.append(text)
+
+
+@pytest.mark.parametrize(
+    ("problem", "before", "step", "rests"),
+    [
+        (SEARCH, [], "Try 17+12=29, 29-4=25. Not 31.", True),
+        (SEARCH, [], "Try 12-17=-5, 4-5=-1. Not 31.", True),  # the inner value, taken as what is added
+        (SEARCH, [], "Try 12+4=16, 16+17=33. That is 33.", False),  # not what was asked for
+        (SEARCH, [], "Try 17+17=34, 34-4=30. Not 31.", False),  # a number twice
+        (SEARCH, [], "Try 17+13=30, 30+4=34. Not 31.", False),  # a number that is not there
+        (SEARCH, [], "Try 17+12=29, 28+4=32. Not 31.", False),  # another value than the one reached
+        (DIVISOR, ["69*2=138"], "143-138=5", True),
+        (DIVISOR, ["69*2=138", "143-138=5"], "69 is 13*5", True),
+        (DIVISOR, ["69*2=138", "143-138=5"], "5*13=65", True),
+        (DIVISOR, ["69*2=138", "143-138=5"], "Now 6*15=90", False),
+        (DIVISOR, ["69*2=138", "143-138=5"], "Then 149-90=59", False),
+        (DIVISOR, ["69*2=138"], "Wait, let me redo that: 9*2=18, 6*2+1=13. So 69*2=138, as I had", True),
+        (DIVISOR, ["69*2=138"], "Wait, let me redo that: 9*2=18, 6*2+1=13. So 60-9=51, not what I had", False),
+        (DIVISOR, ["69*2=138"], "13-8=5, 3-3=0, 1-1=0. So 143-138=5", True),  # columns are no claims
+        (LETTERS, [], "These: t h e s e has 2, 0+2=2", True),
+        (LETTERS, ["These: t h e s e has 2, 0+2=2"], "terms: t e r m s has 1, 2+1=3", True),
+        (LETTERS, ["These: t h e s e has 2, 0+2=2"], "terms: t e r m s has 1, 0+1=1", False),
+        (LETTERS, ["These: t h e s e has 2, 0+2=2"], "e in t no, e yes 1, a no, m no. So team has 1, 2+1=3", False),
+        (LETTERS, ["These: t h e s e has 3, 0+3=3"], "Let me redo that: e in t no. So These has 2, 0+2=2", True),
+        ("Half of 48?", [], "48/2=24", True),  # of other problems nothing is said
+    ],
+)
+def test_an_operand_has_to_come_from_somewhere(problem, before, step, rests):
+    assert grounded(step, problem, before) is rests
+    if not rests:
+        assert slip(step, problem) is None
+        assert slip(step, problem, before) == "derivation"
+
+
+def test_a_trace_is_labelled_with_what_its_steps_had_before_them():
+    texts = ("69*2=138\n\n", "143-138=5\n\n", "Now 6*15=90\n\n")
+    steps = [TracedStep(number, number + 1, text, [0.0], [0.0]) for number, text in enumerate(texts)]
+    labels = label_trace(Traced(Problem(text=DIVISOR, task="gcd"), 0, [1, 2, 3], steps))
+    assert [label.kind for label in labels] == [None, None, "derivation"]
+
+
+@pytest.mark.parametrize(
+    ("step", "left"),
+    [
+        ("12+35=48, 48+1=50", "12+35"),
+        ("8*7=56, 8*8+5=61, 87*8=616. So 87*18=1566", "87*8"),
+        ("3-3=1, 5-6=0. So 63-63=1", "63-63"),
+        ("12+35=47", None),
+    ],
+)
+def test_the_claim_is_at_fault_where_it_was_worked_out_in_columns(step, left):
+    wrong = wrong_equation(step)
+    assert (wrong and wrong.left) == left
