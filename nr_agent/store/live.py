@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import Any
 
 from nr_agent.episode import Episode, Step
 from nr_agent.store.columns import as_stored
-from nr_agent.store.operations import Operation, overlay
+from nr_agent.store.operations import RESUMED, Operation, overlay
 from nr_agent.store.records import event_of, intervention_of, step_of
 
 
@@ -24,10 +25,14 @@ class Live:
         self._most = most
         self._episodes: dict[str, _Parts] = {}
         self._lock = threading.Lock()
+        self._pid = os.getpid()
+
+    def __len__(self) -> int:
+        return len(self._episodes)
 
     def take(self, operation: Operation) -> None:
         """Note an operation. Of an episode whose beginning was not noted, nothing is."""
-        with self._lock:
+        with self._locked():
             if operation.kind == "begin":
                 self._episodes.setdefault(operation.episode_id, _Parts()).begin(operation)
                 if self._most is not None and len(self._episodes) > self._most:
@@ -37,14 +42,20 @@ class Live:
 
     def get(self, episode_id: str) -> Episode | None:
         """The episode so far; None where it is not known here."""
-        with self._lock:
+        with self._locked():
             parts = self._episodes.get(episode_id)
             return None if parts is None else parts.together()
 
     def drop(self, episode_id: str) -> None:
         """Forget an episode."""
-        with self._lock:
+        with self._locked():
             self._episodes.pop(episode_id, None)
+
+    def _locked(self) -> threading.Lock:
+        if self._pid != os.getpid():
+            # Whichever thread of the parent held the lock, it is not in this child to let go of it.
+            self._lock, self._pid = threading.Lock(), os.getpid()
+        return self._lock
 
 
 class _Parts:
@@ -56,16 +67,18 @@ class _Parts:
         self.interventions = _Made(intervention_of)
         self.first: Operation | None = None
         self.ends: list[Operation] = []
+        self.went_on = False
 
     def begin(self, operation: Operation) -> None:
         if self.first is not None:
             # Begun twice, as a node that runs again does: it was created when it was first begun.
             created = {"created_at": self.first.values["created_at"]}
             operation = replace(operation, values=operation.values | created)
-        self.first, self.ends = operation, []
+        self.first, self.ends, self.went_on = operation, [], False
 
     def take(self, operation: Operation) -> None:
         values = operation.values
+        self.went_on = operation.kind != "finish"
         if operation.kind == "step":
             self.steps.put(values["index"], values)
         elif operation.kind == "event":
@@ -91,6 +104,8 @@ class _Parts:
         episode = None if head is None else head.model_copy(update=parts)
         for operation in self.ends:
             episode = overlay(episode, operation)
+        if episode is not None and self.ends and self.went_on and episode.status in RESUMED:
+            episode = episode.model_copy(update={"status": "running", "ended_at": None})
         return episode
 
 

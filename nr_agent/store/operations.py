@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import JSON, Connection, Table, Text, bindparam, case, select, update
+from sqlalchemy import JSON, Connection, Table, Text, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql.dml import Insert, Update
@@ -30,6 +29,8 @@ RUNS: Table = RunRow.__table__  # type: ignore[assignment]
 INTERVENTIONS: Table = InterventionRow.__table__  # type: ignore[assignment]
 
 ENDED = ("completed", "failed", "interrupted", "abandoned")
+RESUMED = ("waiting", "abandoned")
+"""An episode that stands so runs again as soon as somebody writes into it."""
 
 
 @dataclass(frozen=True)
@@ -90,18 +91,6 @@ def apply(connection: Connection, operation: Operation) -> bool:
     else:
         _finish(connection, operation)
     return False
-
-
-def touch(connection: Connection, episodes: Iterable[str], *, owner: str, now: datetime) -> None:
-    """Say that this process is at these episodes. One that was waiting, or given up for lost, runs again."""
-    running = case((EPISODES.c.status.in_(("waiting", "abandoned")), "running"), else_=EPISODES.c.status)
-    ended = case((EPISODES.c.status.in_(("waiting", "abandoned")), None), else_=EPISODES.c.ended_at)
-    for episode_id in episodes:
-        connection.execute(
-            update(EPISODES)
-            .where(EPISODES.c.id == episode_id)
-            .values(status=running, ended_at=ended, heartbeat_at=now, owner=owner)
-        )
 
 
 def overlay(episode: Episode | None, operation: Operation) -> Episode | None:

@@ -1,12 +1,20 @@
-"""Who writes an episode: enough about a process to tell later whether it is still there."""
+"""Who writes an episode: which store of which process, and enough of it to tell later whether it is still there."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import platform
 import sys
 from pathlib import Path
+
+_NUMBERS = itertools.count(1)
+
+
+def new_owner() -> str:
+    """Name of a store in this process: the process's, and a number."""
+    return f"{this_process()}.{next(_NUMBERS)}"
 
 
 def this_process() -> str:
@@ -18,7 +26,7 @@ def this_process() -> str:
 def is_alive(owner: str | None) -> bool | None:
     """Whether the process is still there; None where that cannot be seen from here (another host or container)."""
     place, _, rest = (owner or "").rpartition("|")[0].rpartition("|")
-    started = (owner or "").rpartition("|")[2]
+    started = (owner or "").rpartition("|")[2].partition(".")[0]
     if place != _place() or not rest.isdigit() or sys.platform == "win32":
         return None
     pid = int(rest)

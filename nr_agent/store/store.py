@@ -8,19 +8,19 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from nr_agent.episode import Episode, EpisodeStatus, Intervention, Step, StopReason, Usage
 from nr_agent.errors import NotFoundError, StoreError
 from nr_agent.events import FailureEvent
 from nr_agent.settings import load_settings
-from nr_agent.store import operations
+from nr_agent.store import operations, standing
 from nr_agent.store.annotations import this_run
 from nr_agent.store.cleaning import clean_json, clean_text
 from nr_agent.store.database import Database, is_transient
@@ -28,7 +28,6 @@ from nr_agent.store.filters import EpisodeFilter, EpisodeSummary, select_summari
 from nr_agent.store.live import Live
 from nr_agent.store.notes import Notes
 from nr_agent.store.operations import ENDED, EPISODES, Kind, Operation
-from nr_agent.store.owner import is_alive, this_process
 from nr_agent.store.privacy import Privacy, Redactor
 from nr_agent.store.reading import load_episode, not_found, reading, resolve
 from nr_agent.store.records import hash_problem, payload
@@ -37,9 +36,9 @@ from nr_agent.store.upgrades import prepare
 from nr_agent.store.writer import OnError, Writer
 
 _PAGE = 200
-_LOST = timedelta(minutes=15)  # without a sign of life from a process that cannot be looked at
 _HEARTBEAT = 60.0
 _REMEMBERED = 256  # running episodes that are put together without the database
+_KNOWN = 10_000  # ids that need not be looked up; of others the database is asked
 
 
 class EpisodeStore(Notes):
@@ -111,7 +110,8 @@ class EpisodeStore(Notes):
             prepare(self._database)
             if spool is not None:
                 spool.replay(self._replay)
-            self._give_up_lost()
+            with self._database.write() as connection:
+                standing.give_up_lost(connection)
         except (SQLAlchemyError, OSError) as error:
             self._database.dispose()
             raise self._database.unusable("opened", error) from error
@@ -150,9 +150,9 @@ class EpisodeStore(Notes):
             }
         )
         parts = [*episode.steps, *episode.events, *episode.interventions]
-        batch = [self._begin(head, now), *(self._addition(episode.id, part) for part in parts)]
-        self._known.add(episode.id)
-        self._writer.put(batch, wait=True)
+        self._put([self._begin(head, now), *(self._addition(episode.id, part) for part in parts)], wait=True)
+        if head.status not in ENDED:
+            self._know(episode.id)
 
     def add(self, episode_id: str, *records: Step | FailureEvent | Intervention) -> None:
         """Write steps, events and interventions down; one that is there is replaced. Returns at once.
@@ -162,7 +162,7 @@ class EpisodeStore(Notes):
             StoreError: (`on_error="raise"`) something before it could not be written.
         """
         self._check_known(episode_id)
-        self._writer.put([self._addition(episode_id, record) for record in records])
+        self._put([self._addition(episode_id, record) for record in records])
 
     def discard(self, episode_id: str, steps: Iterable[int]) -> None:
         """Mark steps as not part of the final sequence. Returns at once.
@@ -173,8 +173,7 @@ class EpisodeStore(Notes):
         self._check_known(episode_id)
         if indices := sorted({int(step) for step in steps}):
             operation = self._operation("discard", episode_id, {"steps": indices})
-            self._live.take(operation)
-            self._writer.put([operation])
+            self._put([(operation, operation)])
 
     def finish(
         self,
@@ -213,11 +212,7 @@ class EpisodeStore(Notes):
             "ended_at": datetime.now(UTC).isoformat() if status in ENDED else None,
         }
         operation = self._operation("finish", episode_id, clean_json(values))
-        if status in self._settled:
-            self._live.drop(episode_id)
-        else:
-            self._live.take(operation)
-        self._writer.put([operation], wait=True)
+        self._put([(operation, operation)], wait=True)
         self._known.discard(episode_id)
 
     def get(self, episode_id: str) -> Episode:
@@ -231,7 +226,14 @@ class EpisodeStore(Notes):
             StoreError: the database cannot be read.
         """
         if self._writer.began(episode_id) and (live := self._live.get(episode_id)) is not None:
-            return live
+            if live.thread_id is None:
+                return live
+            # Whoever has its checkpoint may have gone on with it.
+            with reading(self._database) as connection:
+                if standing.is_at(connection, episode_id, owner=self._writer.owner):
+                    return live
+            self._writer.let_go(episode_id)
+            self._live.drop(episode_id)
         self._writer.flush()
         with reading(self._database) as connection:
             exact = resolve(connection, episode_id, self._writer.episodes_aside)
@@ -326,28 +328,34 @@ class EpisodeStore(Notes):
     def _operation(self, kind: Kind, episode_id: str, values: dict[str, Any]) -> Operation:
         return Operation(kind, clean_text(episode_id), values, next(self._ordinals))
 
-    def _addition(self, episode_id: str, record: Step | FailureEvent | Intervention) -> Operation:
+    def _put(self, batch: list[tuple[Operation, Operation]], *, wait: bool = False) -> None:
+        """Queue operations, each as it is and as it is kept; what is looked at from now on is the first."""
+        self._writer.put([kept for _, kept in batch], wait=wait, queued=lambda: self._note(batch))
+
+    def _note(self, batch: list[tuple[Operation, Operation]]) -> None:
+        for operation, _ in batch:
+            if operation.kind in ("begin", "finish") and operation.values["status"] in self._settled:
+                self._live.drop(operation.episode_id)
+            else:
+                self._live.take(operation)
+
+    def _addition(self, episode_id: str, record: Step | FailureEvent | Intervention) -> tuple[Operation, Operation]:
         kind: Kind = "intervention"
         if isinstance(record, Step):
             kind = "step"
         elif isinstance(record, FailureEvent):
             kind = "event"
         whole = self._operation(kind, episode_id, payload(record))
-        self._live.take(whole)
         kept = self._privacy.record(record)
-        return whole if kept is record else replace(whole, values=payload(kept))
+        return whole, whole if kept is record else replace(whole, values=payload(kept))
 
-    def _begin(self, head: Episode, now: datetime) -> Operation:
-        beside: dict[str, Any] = {"owner": this_process(), "heartbeat_at": now.isoformat(), "run": self._run}
+    def _begin(self, head: Episode, now: datetime) -> tuple[Operation, Operation]:
+        beside: dict[str, Any] = {"owner": self._writer.owner, "heartbeat_at": now.isoformat(), "run": self._run}
         whole = self._operation("begin", head.id, payload(head) | beside)
-        if head.status in self._settled:
-            self._live.drop(head.id)
-        else:
-            self._live.take(whole)
         if self._privacy.keeps_everything:
-            return whole
+            return whole, whole
         beside |= {"kept": self._privacy.kept, "problem_hash": hash_problem(head.problem.text)}
-        return replace(whole, values=payload(self._privacy.head(head)) | beside)
+        return whole, replace(whole, values=payload(self._privacy.head(head)) | beside)
 
     def _check_known(self, episode_id: str) -> None:
         """An unknown episode is the caller's mistake, and is told to the caller rather than to the writer."""
@@ -362,6 +370,11 @@ class EpisodeStore(Notes):
             return  # the writer knows what to do about it
         if found is None:
             raise not_found(episode_id)
+        self._know(episode_id)
+
+    def _know(self, episode_id: str) -> None:
+        if len(self._known) >= _KNOWN:
+            self._known.clear()
         self._known.add(episode_id)
 
     def _replay(self, operation: Operation) -> None:
@@ -372,20 +385,6 @@ class EpisodeStore(Notes):
             if is_transient(error):
                 raise
             raise ValueError(str(error).splitlines()[0]) from error
-
-    def _give_up_lost(self) -> None:
-        """Mark running episodes whose process is gone."""
-        now = datetime.now(UTC)
-        with self._database.write() as connection:
-            running = select(EPISODES.c.id, EPISODES.c.owner, EPISODES.c.heartbeat_at, EPISODES.c.created_at)
-            for row in connection.execute(running.where(EPISODES.c.status == "running")).all():
-                alive = is_alive(row.owner)
-                if alive is None:
-                    alive = now - (row.heartbeat_at or row.created_at) < _LOST
-                if not alive:
-                    change = update(EPISODES).where(EPISODES.c.id == row.id)
-                    last = row.heartbeat_at or row.created_at
-                    connection.execute(change.values(status="abandoned", ended_at=last))
 
 
 def _reopen(kind: type[EpisodeStore], location: str | Path, options: dict[str, Any]) -> EpisodeStore:

@@ -7,16 +7,16 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal, NoReturn
 
 from nr_agent.errors import StoreError
-from nr_agent.store import operations
+from nr_agent.store import operations, standing
 from nr_agent.store.database import Database, is_transient, reason_of
-from nr_agent.store.operations import ENDED, Operation
-from nr_agent.store.owner import this_process
+from nr_agent.store.operations import Operation
+from nr_agent.store.owner import new_owner
 from nr_agent.store.spool import Spool
 
 _log = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ class Writer:
     def reset(self) -> None:
         """Begin empty, as a forked child must: what its parent has queued, its parent writes."""
         self._pid = os.getpid()
+        self.owner = new_owner()
         self._state = threading.Condition(threading.RLock())
         self._queue: deque[Operation] = deque()
         self._taken = 0
@@ -71,12 +72,15 @@ class Writer:
         self._runs: set[str] = set()
         self._last_heartbeat = time.monotonic()
 
-    def put(self, batch: Sequence[Operation], *, wait: bool = False) -> None:
+    def put(
+        self, batch: Sequence[Operation], *, wait: bool = False, queued: Callable[[], object] | None = None
+    ) -> None:
         """Queue operations.
 
         Args:
             batch: written in this order, with nothing in between.
             wait: return only after the commit.
+            queued: called once they are queued, before anything else is.
 
         Raises:
             StoreError: the store is closed, or (`on_error="raise"`) something could not be written.
@@ -91,6 +95,8 @@ class Writer:
             idle = not self._queue
             self._queue.extend(batch)
             self._taken += len(batch)
+            if queued is not None:
+                queued()
             self._ensure_thread()
             # Whoever writes lets operations wait for company, and need not be told of all of them.
             if idle or len(self._queue) >= self._full:
@@ -117,6 +123,11 @@ class Writer:
     def began(self, episode_id: str) -> bool:
         """Whether the episode runs, was new when it was begun here, and all that was put of it is well."""
         return self._pid == os.getpid() and self._error is None and episode_id in self._began
+
+    def let_go(self, episode_id: str) -> None:
+        """An episode is not this process's any more: it has ended, or somebody else goes on with it."""
+        self._running.discard(episode_id)
+        self._began.discard(episode_id)
 
     @property
     def episodes_aside(self) -> list[str]:
@@ -238,25 +249,33 @@ class Writer:
 
     def _write(self, batch: list[Operation]) -> None:
         now_due = time.monotonic() - self._last_heartbeat >= self.heartbeat
-        alive = {operation.episode_id for operation in batch if operation.kind not in ("begin", "finish")}
-        # Those that are known to run need no sign of life before it is time for the next one.
-        alive = alive | self._running if now_due else alive - self._running
-        new: set[str] = set()
+        begun = {one.episode_id: one.values["status"] for one in batch if one.kind == "begin"}
+        adding = {one.episode_id for one in batch if one.kind not in ("begin", "finish")}.difference(begun)
+        sign = {"owner": self.owner, "now": datetime.now(UTC)}
+        new, again = set[str](), set[str]()
+        lost: list[str] = []
         with self.database.write() as connection:
-            if alive:
-                operations.touch(connection, sorted(alive), owner=this_process(), now=datetime.now(UTC))
+            if now_due:
+                lost = standing.keep_alive(connection, sorted(self._running), **sign)
+            # Those that are known to run here need no sign of life before it is time for the next one.
+            standing.touch(connection, sorted(adding - self._running.difference(lost)), **sign)
             for operation in batch:
                 if operations.apply(connection, self._without_run(operation)):
                     new.add(operation.episode_id)
+                elif operation.kind == "begin":
+                    again.add(operation.episode_id)
         if now_due:
             self._last_heartbeat = time.monotonic()
+        for episode_id in lost:
+            self.let_go(episode_id)
+        # What is begun again may hold more than is known here.
         self._began |= new
+        self._began -= again
         self._runs |= {operation.values["run"]["id"] for operation in batch if operation.values.get("run")}
         for operation in batch:
-            if operation.kind == "finish" and operation.values["status"] in (*ENDED, "waiting"):
-                self._running.discard(operation.episode_id)
-                self._began.discard(operation.episode_id)
-            else:
+            if operation.kind in ("begin", "finish") and operation.values["status"] != "running":
+                self.let_go(operation.episode_id)
+            elif begun.get(operation.episode_id, "running") == "running":
                 self._running.add(operation.episode_id)
 
     def _without_run(self, operation: Operation) -> Operation:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
+import os
+import threading
+import time
 
 import pytest
 from episodes_made import a_step, an_episode, episodes
@@ -11,6 +15,8 @@ from sqlalchemy import event
 
 from nr_agent.errors import StoreError
 from nr_agent.store import EpisodeStore
+from nr_agent.store.database import Database
+from nr_agent.store.operations import EPISODES
 from nr_agent.store.store import _REMEMBERED
 
 
@@ -90,3 +96,155 @@ def test_more_running_episodes_than_are_remembered_are_all_there(tmp_path):
         assert len(store._live._episodes) == _REMEMBERED
         for number in (0, 2, 3, _REMEMBERED + 2):
             assert [step.text for step in store.get(f"e{number}").steps] == ["x", str(number)]
+
+
+def test_an_episode_that_was_forgotten_and_is_begun_again_is_whole(tmp_path):
+    small = {"steps": [a_step(0, "prompt", "x")], "events": [], "interventions": []}
+    with EpisodeStore(tmp_path / "e.db") as store:
+        store.begin(an_episode("e", **small))
+        for number in range(_REMEMBERED):
+            store.begin(an_episode(f"e{number}", **small))
+        # As a node that runs again: it knows the head only.
+        store.begin(an_episode("e", steps=[], events=[], interventions=[]))
+        store.add("e", a_step(1, "think", "y"))
+        assert [step.text for step in store.get("e").steps] == ["x", "y"]
+
+
+def test_an_episode_that_ended_is_forgotten(anywhere):
+    with EpisodeStore(anywhere) as store:
+        for number in range(20):
+            store.begin(an_episode(f"whole{number}", status="completed"))
+            store.begin(an_episode(f"e{number}"))
+            store.add(f"e{number}", a_step(4, "think", "more"))
+            store.finish(f"e{number}", status="waiting" if number % 2 else "completed")
+        writer = store._writer
+        held = [store._live._episodes, store._known, writer._running, writer._began, writer._aside, writer._awaited]
+        assert [len(one) for one in held] == [0] * len(held)
+
+
+def test_what_is_added_to_an_ended_episode_does_not_make_it_one_that_runs(lasting, monkeypatch):
+    monkeypatch.setattr("nr_agent.store.store._HEARTBEAT", 0.0)
+    with EpisodeStore(lasting) as store:
+        store.begin(an_episode("e", status="completed"))
+        store.add("e", a_step(4, "think", "late"))
+        store.flush()
+        store.begin(an_episode("other"))
+        assert store._writer._running == {"other"}
+        assert store.get("e").status == "completed"
+
+
+def test_ids_that_need_not_be_looked_up_are_not_kept_for_ever(anywhere, monkeypatch):
+    monkeypatch.setattr("nr_agent.store.store._KNOWN", 3)
+    with EpisodeStore(anywhere) as store:
+        for number in range(8):
+            store.begin(an_episode(f"e{number}"))
+        assert len(store._known) <= 3
+        for number in range(8):
+            store.add(f"e{number}", a_step(4, "think", "more"))
+        assert all(len(store.steps(f"e{number}")) == 5 for number in range(8))
+
+
+def test_whoever_comes_back_to_a_checkpointed_episode_sees_what_others_did_meanwhile(lasting):
+    with EpisodeStore(lasting) as first, EpisodeStore(lasting) as second:
+        first.begin(an_episode("e", thread_id="t"))
+        assert len(first.get("e").steps) == 4
+        for number in range(4, 10):
+            # A server with two workers: each goes on where the other left off.
+            turn = (first, second)[number % 2]
+            assert len(turn.get("e").steps) == number
+            turn.add("e", a_step(number, "think", f"step {number}"))
+            turn.flush()
+        assert first.get("e") == second.get("e")
+        second.finish("e", status="completed", answer="47")
+        assert first.get("e").answer == "47"
+
+
+def test_who_lost_an_episode_to_another_process_gives_no_sign_of_life_for_it(lasting, monkeypatch):
+    monkeypatch.setattr("nr_agent.store.store._HEARTBEAT", 0.0)
+    with EpisodeStore(lasting) as first, EpisodeStore(lasting) as second:
+        first.begin(an_episode("e", thread_id="t"))
+        second.add("e", a_step(4, "think", "elsewhere"))
+        second.flush()
+        first.begin(an_episode("other"))
+        assert first._writer._running == {"other"}
+        # It may come back to it, and then it is the other one's no more.
+        first.add("e", a_step(5, "think", "here"))
+        first.flush()
+        second.begin(an_episode("another"))
+        assert (first._writer._running, second._writer._running) == ({"e", "other"}, {"another"})
+        assert [len(one.get("e").steps) for one in (first, second)] == [6, 6]
+
+
+def test_an_episode_given_up_for_lost_by_somebody_else_runs_again_with_the_next_sign_of_life(lasting, monkeypatch):
+    monkeypatch.setattr("nr_agent.store.store._HEARTBEAT", 0.0)
+    with EpisodeStore(lasting) as store:
+        store.begin(an_episode("e"))
+        other = Database(lasting)
+        with other.write() as connection:
+            connection.execute(EPISODES.update().values(status="abandoned"))
+        other.dispose()
+        store.begin(an_episode("other"))
+        with EpisodeStore(lasting) as looks_on:
+            assert looks_on.get("e").status == "running"
+
+
+def test_a_record_that_was_never_queued_is_not_shown(tmp_path):
+    with EpisodeStore(tmp_path / "e.db", on_error="raise") as store:
+        store.begin(an_episode("good"))
+        store.begin(an_episode("bad"))
+        store.add("bad", a_step(4, "think", "x", start=2**70))
+        while store._writer._error is None:
+            time.sleep(0.01)
+        with pytest.raises(StoreError, match="large"):
+            store.add("good", a_step(4, "think", "x"))
+        assert len(store.get("good").steps) == 4
+
+
+@pytest.mark.parametrize("options", [{}, {"redact": str.upper}])
+def test_an_episode_that_goes_on_after_it_was_laid_aside_runs(anywhere, options):
+    with EpisodeStore(anywhere, **options) as store:
+        store.begin(an_episode("e"))
+        store.finish("e", status="waiting")
+        assert store.get("e").status == "waiting"
+        store.add("e", a_step(4, "think", "on"))
+        known = store.get("e")
+        assert (known.status, known.ended_at, known.steps[4].text) == ("running", None, "on")
+
+
+def test_forks_that_write_side_by_side_leave_what_the_database_says(lasting):
+    with EpisodeStore(lasting) as store, EpisodeStore(lasting) as looks_on:
+        store.begin(an_episode("e", steps=[a_step(0, "prompt", "x")], events=[], interventions=[]))
+        started = threading.Barrier(4)
+
+        def think(branch: int) -> None:
+            started.wait()
+            for number in range(1 + branch, 81 + branch, 4):
+                store.add("e", a_step(number, "think", str(number), branch=f"b{branch}"))
+                assert store.get("e").steps[-1].index >= number
+                if number % 8 == branch:
+                    store.discard("e", [number])
+
+        threads = [threading.Thread(target=think, args=(branch,)) for branch in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        store.flush()
+        assert store.get("e") == looks_on.get("e")
+        assert [step.index for step in store.get("e").steps] == list(range(81))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("options", [{}, {"redact": str.upper}])
+def test_a_child_that_is_forked_while_an_episode_is_looked_at_looks_at_it(lasting, options):
+    with EpisodeStore(lasting, **options) as store:
+        store.begin(an_episode("e"))
+        with store._live._lock:  # as some thread holds it at that moment
+            child = multiprocessing.get_context("fork").Process(target=_look, args=(store,))
+            child.start()
+        child.join(timeout=60)
+        assert child.exitcode == 0
+
+
+def _look(store: EpisodeStore) -> None:
+    os._exit(0 if len(store.get("e").steps) == 4 else 1)
