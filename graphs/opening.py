@@ -141,7 +141,8 @@ class Open:
                     "sampling": plain(sampling),
                 },
                 thread_id=None if thread is None else str(thread),
-            )
+            ),
+            wait=False,  # `settle` sees to it where a checkpoint will speak of it
         )
 
     def _add_prompt(self, episode_id: str, problem: Problem, prompt: list[int]) -> None:

@@ -35,7 +35,10 @@ def clean_json(value: Any) -> Any:
     if kind is float:
         return value if math.isfinite(value) else None
     if kind is dict:
-        return {clean_text(key if type(key) is str else str(key)): clean_json(item) for key, item in value.items()}
+        return {
+            clean_text(key if type(key) is str else str(key)): item if type(item) in _WHOLE else clean_json(item)
+            for key, item in value.items()
+        }
     if kind is list or kind is tuple:
         kinds = set(map(type, value))
         if kinds <= _WHOLE or (kinds <= _NUMBERS and all(map(_is_finite, value))):

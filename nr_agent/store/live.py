@@ -66,6 +66,7 @@ class _Parts:
         self.events = _Made(event_of)
         self.interventions = _Made(intervention_of)
         self.first: Operation | None = None
+        self.head: Episode | None = None
         self.ends: list[Operation] = []
         self.went_on = False
 
@@ -74,7 +75,7 @@ class _Parts:
             # Begun twice, as a node that runs again does: it was created when it was first begun.
             created = {"created_at": self.first.values["created_at"]}
             operation = replace(operation, values=operation.values | created)
-        self.first, self.ends, self.went_on = operation, [], False
+        self.first, self.head, self.ends, self.went_on = operation, None, [], False
 
     def take(self, operation: Operation) -> None:
         values = operation.values
@@ -100,8 +101,8 @@ class _Parts:
             "events": sorted(self.events.all().values(), key=lambda one: one.step),
             "interventions": sorted(self.interventions.all().values(), key=lambda one: one.step),
         }
-        head = overlay(None, self.first)
-        episode = None if head is None else head.model_copy(update=parts)
+        self.head = self.head or overlay(None, self.first)
+        episode = None if self.head is None else self.head.model_copy(update=parts)
         for operation in self.ends:
             episode = overlay(episode, operation)
         if episode is not None and self.ends and self.went_on and episode.status in RESUMED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -27,6 +28,9 @@ STEPS: Table = StepRow.__table__  # type: ignore[assignment]
 EVENTS: Table = FailureEventRow.__table__  # type: ignore[assignment]
 RUNS: Table = RunRow.__table__  # type: ignore[assignment]
 INTERVENTIONS: Table = InterventionRow.__table__  # type: ignore[assignment]
+
+_PARTS: dict[Kind, Table] = {"step": STEPS, "event": EVENTS, "intervention": INTERVENTIONS}
+_KEPT: dict[Kind, tuple[str, ...]] = {"step": (), "event": ("ordinal",), "intervention": ("ordinal",)}
 
 ENDED = ("completed", "failed", "interrupted", "abandoned")
 RESUMED = ("waiting", "abandoned")
@@ -76,21 +80,57 @@ def apply(connection: Connection, operation: Operation) -> bool:
         NotFoundError: the episode that it finishes is not there.
         sqlalchemy.exc.SQLAlchemyError: the database refused.
     """
-    values, key = operation.values, {"episode_id": operation.episode_id}
     if operation.kind == "begin":
-        return _begin(connection, values)
-    if operation.kind == "step":
-        _upsert(connection, STEPS, key | values)
-    elif operation.kind == "event":
-        _upsert(connection, EVENTS, key | values | {"ordinal": operation.ordinal}, keep=("ordinal",))
-    elif operation.kind == "intervention":
-        _upsert(connection, INTERVENTIONS, key | values | {"ordinal": operation.ordinal}, keep=("ordinal",))
+        return _begin(connection, operation.values)
+    if operation.kind == "finish":
+        _finish(connection, operation)
     elif operation.kind == "discard":
-        chosen = (STEPS.c.episode_id == operation.episode_id) & STEPS.c["index"].in_(values["steps"])
+        chosen = (STEPS.c.episode_id == operation.episode_id) & STEPS.c["index"].in_(operation.values["steps"])
         connection.execute(update(STEPS).where(chosen).values(discarded=True))
     else:
-        _finish(connection, operation)
+        _write_parts(connection, [operation])
     return False
+
+
+def apply_all(connection: Connection, batch: Iterable[Operation]) -> tuple[set[str], set[str]]:
+    """Write operations, as if one after another.
+
+    Returns:
+        The episodes that were begun and were not there, and those that were begun and were.
+
+    Raises:
+        NotFoundError: an episode that is finished is not there.
+        sqlalchemy.exc.SQLAlchemyError: the database refused.
+    """
+    new, again = set[str](), set[str]()
+    # Steps go together as far as they can, and so do events: a statement costs more than a row. Only what comes of
+    # steps, whether they are discarded and how they count, must wait for them.
+    parts: list[Operation] = []
+    for operation in batch:
+        if operation.kind in _PARTS:
+            parts.append(operation)
+            continue
+        if operation.kind != "begin" and any(part.episode_id == operation.episode_id for part in parts):
+            _write_parts(connection, parts)
+            parts = []
+        if apply(connection, operation):
+            new.add(operation.episode_id)
+        elif operation.kind == "begin":
+            again.add(operation.episode_id)
+    _write_parts(connection, parts)
+    return new, again
+
+
+def _write_parts(connection: Connection, parts: list[Operation]) -> None:
+    rows: dict[tuple[Kind, tuple[str, ...]], list[dict[str, Any]]] = {}
+    for part in parts:
+        values = {"episode_id": part.episode_id, **part.values}
+        if part.kind != "step":
+            values["ordinal"] = part.ordinal
+        rows.setdefault((part.kind, tuple(values)), []).append(values)
+    for (kind, columns), together in rows.items():
+        statement = _upserting(connection.dialect.name, _PARTS[kind], columns, _KEPT[kind])
+        connection.execute(statement, together if len(together) > 1 else together[0])
 
 
 def overlay(episode: Episode | None, operation: Operation) -> Episode | None:

@@ -11,19 +11,34 @@ from nr_agent.store.operations import EPISODES, RESUMED
 from nr_agent.store.owner import is_alive
 
 _LOST = timedelta(minutes=15)  # without a sign of life from a process that cannot be looked at
-_STANDING = select(EPISODES.c.owner, EPISODES.c.status).where(EPISODES.c.id == bindparam("of"))
+_ONE = EPISODES.c.id == bindparam("of")
+_NOW = bindparam("now", type_=EPISODES.c.heartbeat_at.type)
+_IS_OVER = EPISODES.c.status.in_(RESUMED)
+
+# Made once: to build a statement takes longer than to carry it out.
+_STANDING = select(EPISODES.c.owner, EPISODES.c.status).where(_ONE)
+_GOING_ON = (
+    update(EPISODES)
+    .where(_ONE)
+    .values(
+        status=case((_IS_OVER, "running"), else_=EPISODES.c.status),
+        ended_at=case((_IS_OVER, None), else_=EPISODES.c.ended_at),
+        heartbeat_at=_NOW,
+        owner=bindparam("by"),
+    )
+)
+# Given up for lost by somebody who cannot look at this process: it is not.
+_ALIVE = (
+    update(EPISODES)
+    .where(_ONE, EPISODES.c.owner == bindparam("by"), EPISODES.c.status.in_(("running", "abandoned")))
+    .values(status="running", ended_at=None, heartbeat_at=_NOW)
+)
 
 
 def touch(connection: Connection, episodes: Iterable[str], *, owner: str, now: datetime) -> None:
     """Say that this process goes on with these episodes. One that was waiting, or given up for lost, runs again."""
-    running = case((EPISODES.c.status.in_(RESUMED), "running"), else_=EPISODES.c.status)
-    ended = case((EPISODES.c.status.in_(RESUMED), None), else_=EPISODES.c.ended_at)
     for episode_id in episodes:
-        connection.execute(
-            update(EPISODES)
-            .where(EPISODES.c.id == episode_id)
-            .values(status=running, ended_at=ended, heartbeat_at=now, owner=owner)
-        )
+        connection.execute(_GOING_ON, {"of": episode_id, "by": owner, "now": now})
 
 
 def keep_alive(connection: Connection, episodes: Iterable[str], *, owner: str, now: datetime) -> list[str]:
@@ -32,15 +47,8 @@ def keep_alive(connection: Connection, episodes: Iterable[str], *, owner: str, n
     Returns:
         Those that it is not at: another process went on with them, or they have ended.
     """
-    lost = []
-    for episode_id in episodes:
-        mine = (EPISODES.c.id == episode_id) & (EPISODES.c.owner == owner)
-        # Given up for lost by somebody who cannot look at this process: it is not.
-        going = EPISODES.c.status.in_(("running", "abandoned"))
-        change = update(EPISODES).where(mine, going).values(status="running", ended_at=None, heartbeat_at=now)
-        if connection.execute(change).rowcount == 0:
-            lost.append(episode_id)
-    return lost
+    values = ({"of": episode_id, "by": owner, "now": now} for episode_id in episodes)
+    return [one["of"] for one in values if connection.execute(_ALIVE, one).rowcount == 0]
 
 
 def is_at(connection: Connection, episode_id: str, *, owner: str) -> bool:

@@ -134,8 +134,12 @@ class EpisodeStore(Notes):
         """Where it is: a path, or a URL without its password."""
         return self._database.label
 
-    def begin(self, episode: Episode) -> None:
+    def begin(self, episode: Episode, *, wait: bool = True) -> None:
         """Begin an episode, or write one down that is there as a whole. Returns after the commit.
+
+        Args:
+            episode: to begin.
+            wait: False returns at once; it is written as soon as that can be done.
 
         Raises:
             StoreError: (`on_error="raise"`) it could not be written.
@@ -144,13 +148,11 @@ class EpisodeStore(Notes):
         head = episode.model_copy(
             update={
                 "created_at": episode.created_at or now,
-                "steps": [],
-                "events": [],
-                "interventions": [],
+                **{"steps": [], "events": [], "interventions": []},
             }
         )
         parts = [*episode.steps, *episode.events, *episode.interventions]
-        self._put([self._begin(head, now), *(self._addition(episode.id, part) for part in parts)], wait=True)
+        self._put([self._begin(head, now), *(self._addition(episode.id, part) for part in parts)], wait=wait, soon=True)
         if head.status not in ENDED:
             self._know(episode.id)
 
@@ -328,9 +330,9 @@ class EpisodeStore(Notes):
     def _operation(self, kind: Kind, episode_id: str, values: dict[str, Any]) -> Operation:
         return Operation(kind, clean_text(episode_id), values, next(self._ordinals))
 
-    def _put(self, batch: list[tuple[Operation, Operation]], *, wait: bool = False) -> None:
+    def _put(self, batch: list[tuple[Operation, Operation]], *, wait: bool = False, soon: bool = False) -> None:
         """Queue operations, each as it is and as it is kept; what is looked at from now on is the first."""
-        self._writer.put([kept for _, kept in batch], wait=wait, queued=lambda: self._note(batch))
+        self._writer.put([kept for _, kept in batch], wait=wait, soon=soon, queued=lambda: self._note(batch))
 
     def _note(self, batch: list[tuple[Operation, Operation]]) -> None:
         for operation, _ in batch:
@@ -361,6 +363,7 @@ class EpisodeStore(Notes):
         """An unknown episode is the caller's mistake, and is told to the caller rather than to the writer."""
         if episode_id in self._known or self._writer.aside(episode_id):
             return
+        self._writer.flush()  # it may be on its way
         try:
             with self._database.read() as connection:
                 found = connection.execute(select(EPISODES.c.id).where(EPISODES.c.id == episode_id)).first()
@@ -373,8 +376,7 @@ class EpisodeStore(Notes):
         self._know(episode_id)
 
     def _know(self, episode_id: str) -> None:
-        if len(self._known) >= _KNOWN:
-            self._known.clear()
+        self._known = self._known if len(self._known) < _KNOWN else set()
         self._known.add(episode_id)
 
     def _replay(self, operation: Operation) -> None:

@@ -62,6 +62,7 @@ class Writer:
         self._done = 0
         self._waiting = 0
         self._closed = False
+        self._hurried = False
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
         self._awaited: dict[int, Exception | None] = {}
@@ -73,13 +74,19 @@ class Writer:
         self._last_heartbeat = time.monotonic()
 
     def put(
-        self, batch: Sequence[Operation], *, wait: bool = False, queued: Callable[[], object] | None = None
+        self,
+        batch: Sequence[Operation],
+        *,
+        wait: bool = False,
+        soon: bool = False,
+        queued: Callable[[], object] | None = None,
     ) -> None:
         """Queue operations.
 
         Args:
             batch: written in this order, with nothing in between.
             wait: return only after the commit.
+            soon: do not let them wait for company.
             queued: called once they are queued, before anything else is.
 
         Raises:
@@ -99,7 +106,8 @@ class Writer:
                 queued()
             self._ensure_thread()
             # Whoever writes lets operations wait for company, and need not be told of all of them.
-            if idle or len(self._queue) >= self._full:
+            self._hurried |= soon
+            if idle or soon or len(self._queue) >= self._full:
                 self._state.notify_all()
             if wait:
                 self._await_commit(batch)
@@ -188,6 +196,7 @@ class Writer:
                     self._state.notify_all()
                     return
                 batch = [self._queue[index] for index in range(min(_BATCH, len(self._queue)))]
+                self._hurried = self._hurried and len(batch) < len(self._queue)
             try:
                 self._commit(batch)
             except Exception as error:  # whatever it was, callers must not wait for ever
@@ -202,7 +211,8 @@ class Writer:
         while True:
             now = time.monotonic()
             if self._queue:
-                if self._waiting or self._closed or len(self._queue) >= self._full or now >= deadline:
+                hurried = self._hurried or self._waiting or self._closed or len(self._queue) >= self._full
+                if hurried or now >= deadline:
                     return True
                 self._state.wait(deadline - now)
                 continue
@@ -252,18 +262,13 @@ class Writer:
         begun = {one.episode_id: one.values["status"] for one in batch if one.kind == "begin"}
         adding = {one.episode_id for one in batch if one.kind not in ("begin", "finish")}.difference(begun)
         sign = {"owner": self.owner, "now": datetime.now(UTC)}
-        new, again = set[str](), set[str]()
         lost: list[str] = []
         with self.database.write() as connection:
             if now_due:
                 lost = standing.keep_alive(connection, sorted(self._running), **sign)
             # Those that are known to run here need no sign of life before it is time for the next one.
             standing.touch(connection, sorted(adding - self._running.difference(lost)), **sign)
-            for operation in batch:
-                if operations.apply(connection, self._without_run(operation)):
-                    new.add(operation.episode_id)
-                elif operation.kind == "begin":
-                    again.add(operation.episode_id)
+            new, again = operations.apply_all(connection, map(self._without_run, batch))
         if now_due:
             self._last_heartbeat = time.monotonic()
         for episode_id in lost:

@@ -51,13 +51,10 @@ def test_killed_between_commit_and_acknowledgement_writes_the_episode_once(lasti
 
 def test_killed_before_the_commit_leaves_no_torn_episode(lasting):
     code = (
-        "from nr_agent.store import operations, writer\n"
-        "real, done = operations.apply, []\n"
-        "def apply(connection, operation):\n"
-        "    real(connection, operation)\n"
-        "    done.append(1)\n"
-        "    if len(done) == 3: die()\n"
-        "operations.apply = apply\n"
+        "from sqlalchemy import event\n"
+        "@event.listens_for(store._database._engine('write'), 'after_cursor_execute')\n"
+        "def executed(connection, cursor, statement, *rest):\n"
+        "    if 'INTO steps' in statement: die()\n"
         "store.begin(an_episode('e'))\n"
     )
     run(code, lasting)

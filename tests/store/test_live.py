@@ -137,7 +137,7 @@ def test_ids_that_need_not_be_looked_up_are_not_kept_for_ever(anywhere, monkeypa
     monkeypatch.setattr("nr_agent.store.store._KNOWN", 3)
     with EpisodeStore(anywhere) as store:
         for number in range(8):
-            store.begin(an_episode(f"e{number}"))
+            store.begin(an_episode(f"e{number}"), wait=number % 2 == 0)
         assert len(store._known) <= 3
         for number in range(8):
             store.add(f"e{number}", a_step(4, "think", "more"))
@@ -248,3 +248,38 @@ def test_a_child_that_is_forked_while_an_episode_is_looked_at_looks_at_it(lastin
 
 def _look(store: EpisodeStore) -> None:
     os._exit(0 if len(store.get("e").steps) == 4 else 1)
+
+
+def test_an_episode_that_is_begun_without_waiting_is_there_for_whoever_asks(anywhere):
+    with EpisodeStore(anywhere, on_error="raise") as store:
+        for number in range(20):
+            store.begin(an_episode(f"e{number}"), wait=False)
+            store.add(f"e{number}", a_step(4, "think", "more"))
+            if number % 2:
+                assert len(store.get(f"e{number}").steps) == 5
+        assert len(list(store.find())) == 20
+        store.finish("e0", status="completed")
+        assert store.get("e0").status == "completed"
+
+
+def test_a_beginning_that_fails_is_raised_to_the_next_caller(tmp_path):
+    with EpisodeStore(tmp_path / "e.db", on_error="raise") as store:
+        store.begin(an_episode("e", steps=[a_step(0, "prompt", "x", start=2**70)]), wait=False)
+        with pytest.raises(StoreError, match="large"):
+            store.flush()
+
+
+def test_an_episode_that_was_not_begun_may_wait_beside_the_database(tmp_path, caplog):
+    path = tmp_path / "e.db"
+    with EpisodeStore(path) as store:
+        store.begin(an_episode("before"))
+        with store._database.write() as connection:
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+        store.begin(an_episode("e", steps=[a_step(0, "prompt", "x" * 200_000)]), wait=False)
+        store.add("e", a_step(1, "think", "y"))
+        assert [step.index for step in store.get("e").steps] == [0, 1]
+        store.finish("e", status="completed", answer="47")
+    assert "full" in caplog.text
+    with EpisodeStore(path) as store:
+        assert (store.get("e").answer, len(store.get("e").steps)) == ("47", 2)

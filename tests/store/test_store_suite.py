@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from nr_agent.store import EpisodeFilter, EpisodeStore
 from nr_agent.store.care import check
-from nr_agent.testing.store_suite import STEPS, StoreConformance, make_episode, make_step
+from nr_agent.testing.store_suite import StoreConformance, make_episode, make_step
 
 
 class TestSQLite(StoreConformance):
@@ -39,23 +39,25 @@ class TestSQLiteThroughAFullQueue(StoreConformance):
         return str(tmp_path / "episodes.db")
 
 
-# Where in the writing of an episode the process dies: before each operation is applied, with the transaction open,
-# and right before and after the commit.
-STAGES = [*(f"apply {number}" for number in range(1, STEPS + 5)), "before commit", "after commit"]
+# Where in the writing of an episode the process dies: after each statement (the episode, its steps, its events, its
+# interventions; its end), with the transaction open, and right before and after the commit.
+STAGES = [*(f"statement {number}" for number in range(1, 6)), "before commit", "after commit"]
 CODE = """
 import os, signal, sys
-from nr_agent.store import EpisodeStore, operations
+from sqlalchemy import event
+from nr_agent.store import EpisodeStore
 from nr_agent.testing.store_suite import make_episode
 stage = sys.argv[2]
 store = EpisodeStore(sys.argv[1])
 store.begin(make_episode("first", status="completed"))
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
-dialect = store._database._engine("write").dialect
-commit, apply, done = dialect.do_commit, operations.apply, []
-def dying_apply(connection, operation):
-    apply(connection, operation)
-    done.append(1)
-    if stage == f"apply {len(done)}":
+engine = store._database._engine("write")
+dialect, done = engine.dialect, []
+commit = dialect.do_commit
+@event.listens_for(engine, "after_cursor_execute")
+def executed(connection, cursor, statement, *rest):
+    done.extend([1] * statement.startswith(("INSERT", "UPDATE")))
+    if stage == f"statement {len(done)}":
         die()
 def dying_commit(connection):
     if stage == "before commit":
@@ -63,7 +65,7 @@ def dying_commit(connection):
     commit(connection)
     if stage == "after commit":
         die()
-operations.apply, dialect.do_commit = dying_apply, dying_commit
+dialect.do_commit = dying_commit
 whole = make_episode("e")
 store.begin(whole)
 os.write(1, b"begun")
