@@ -42,6 +42,7 @@ class Answer:
         room = self.parts.room(ref.length + len(force))
         if room < 1:
             return None
+        self.parts.store.flush(wait=False)  # what was thought goes to the database while the answer is written
         return ExtendRequest(
             ref=ref,
             stop=StopSpec(

@@ -297,13 +297,13 @@ class EpisodeStore(Notes):
         self._known.difference_update(ids)
         return gone
 
-    def flush(self) -> None:
-        """Wait until everything that was added is committed.
+    def flush(self, *, wait: bool = True) -> None:
+        """Wait until everything that was added is committed, or (`wait=False`) only see that it is begun.
 
         Raises:
             StoreError: (`on_error="raise"`) something could not be written.
         """
-        self._writer.flush()
+        self._writer.flush() if wait else self._writer.put([], soon=True)
 
     def close(self) -> None:
         """Write what is queued and close the database. Closing twice is no error.

@@ -106,7 +106,7 @@ class Writer:
                 queued()
             self._ensure_thread()
             # Whoever writes lets operations wait for company, and need not be told of all of them.
-            self._hurried |= soon
+            self._hurried |= soon and bool(self._queue)
             if idle or soon or len(self._queue) >= self._full:
                 self._state.notify_all()
             if wait:
