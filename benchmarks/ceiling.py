@@ -27,7 +27,7 @@ from nr_agent.tasks import FAMILIES, draw
 ARMS = ("vanilla", "sft", "oracle", "random")
 EVERYTHING = Policies(
     on={
-        "intra_step": RecheckPolicy(),
+        "intra_step": RecheckPolicy(escalate=True),
         "inter_step": BranchPolicy(width=2, back=1, until_answer=True),
         "instance": EarlyStopPolicy(require_answer=True),
     },

@@ -85,6 +85,7 @@ class Control:
         events = [FailureEvent.from_state(value) for value in state["events"]]
         since = None if counters["last_intervention"] is None else counters["steps"] - counters["last_intervention"]
         episode = self.parts.store.get(state["episode_id"])
+        done = episode.interventions
         texts = {step.index: step.text for step in episode.steps}
         return self.parts.policies.decide(
             [
@@ -93,6 +94,7 @@ class Control:
                     step=event.step,
                     steps=counters["steps"],
                     since_intervention=since,
+                    last_intervention=done[-1].kind if done else None,
                     interventions=dict(counters["interventions"]),
                     tokens_used=counters["tokens"],
                     tokens_left=max(0, budget.max_tokens - counters["tokens"]),

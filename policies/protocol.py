@@ -19,6 +19,7 @@ class PolicyContext:
         step: index of the step in which it was seen.
         steps: how many steps were thought, discarded ones included.
         since_intervention: steps thought since the last intervention; None before the first.
+        last_intervention: the kind of that intervention.
         interventions: how many interventions there were, by kind.
         tokens_used: tokens thought and inserted so far, discarded ones included.
         tokens_left: what remains of the token budget for thinking.
@@ -33,6 +34,7 @@ class PolicyContext:
     step: int
     steps: int = 0
     since_intervention: int | None = None
+    last_intervention: str | None = None
     interventions: Mapping[str, int] = field(default_factory=dict)
     tokens_used: int = 0
     tokens_left: int = 0

@@ -114,6 +114,7 @@ class _Walk:
     steps: int = 0
     tokens: int = 0
     last: int | None = None
+    last_kind: str | None = None
     branched: bool = False
     interventions: dict[str, int] = field(default_factory=dict)
     line: list[Step] = field(default_factory=list)
@@ -149,6 +150,7 @@ class _Walk:
             step=event.step,
             steps=self.steps,
             since_intervention=None if self.last is None else self.steps - self.last,
+            last_intervention=self.last_kind,
             interventions=dict(self.interventions),
             tokens_used=self.tokens,
             tokens_left=max(0, int(budget.get("max_tokens", 0)) - self.tokens),
@@ -170,7 +172,7 @@ class _Walk:
         for one in kinds:
             if one != "continue":
                 self.interventions[one] = self.interventions.get(one, 0) + 1
-                self.last = self.steps
+                self.last, self.last_kind = self.steps, one
         self.branched = same and "branch" in kinds
 
     def closes(self, step: Step) -> bool:

@@ -40,10 +40,10 @@ def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> lis
     """Examples of what to do after a trigger.
 
     A slip is followed by `<|recheck|>` and the step worked out; a step that circles (kept, or taken back first) by
-    `<|branch|>` and one that was not written yet. As many sound steps as slips get a needless
-    `<|recheck|>`, answered by a confirmation: a model that saw mostly slips there would "correct" what is right. Half
-    of them are those of which the model was least sure, as a detector's false alarms are. Only the remedy counts in
-    the loss.
+    `<|branch|>` and one that was not written yet, and some slips, taken back, are too. As many sound steps as slips
+    get a needless `<|recheck|>`, answered by a confirmation: a model that saw mostly slips there would "correct" what
+    is right. Half of them are those of which the model was least sure, as a detector's false alarms are. Only the
+    remedy counts in the loss.
 
     Args:
         tokenizer: the model's, with the correction tokens.
@@ -51,7 +51,7 @@ def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> lis
         seed: of what is drawn.
     """
     rng = random.Random(seed)
-    circling: list[Example] = []
+    branches: list[Example] = []
     slips: list[Example] = []
     sound: list[tuple[float, Example]] = []
     for traced in traces:
@@ -65,7 +65,7 @@ def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> lis
             if circles:
                 remedy = another_way(traced, number, rng)
                 kept = number + 1 if rng.random() < 0.5 else number
-                circling += [_example(tokenizer, traced, kept, BRANCH, remedy)] if remedy and kept else []
+                branches += [_example(tokenizer, traced, kept, BRANCH, remedy)] if remedy and kept else []
                 continue
             redone = redo(traced, number)
             if label.intra_step and WRONG not in (redone or ""):
@@ -75,13 +75,15 @@ def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> lis
             example = _example(tokenizer, traced, number + 1, RECHECK, redone)
             if label.intra_step:
                 slips.append(example)
+                given_up = another_way(traced, number - 1, rng) if number and rng.random() < 0.4 else None
+                branches += [_example(tokenizer, traced, number, BRANCH, given_up)] if given_up else []
             else:
                 sound.append((min(traced.steps[number].logprobs), example))
     sound.sort(key=lambda entry: entry[0])
     wanted = max(len(slips), 1)
     unsure, others = sound[: (wanted + 1) // 2], sound[(wanted + 1) // 2 :]
     needless = unsure + rng.sample(others, min(wanted // 2, len(others)))
-    return circling + slips + [example for _, example in needless]
+    return branches + slips + [example for _, example in needless]
 
 
 def redo(traced: Traced, number: int) -> str | None:
@@ -270,7 +272,8 @@ def _redo_count(traced: Traced, number: int, word: str, text: str) -> str | None
     added = f", {total}+{count}={total + count}" if count else ""
     if there and slip(text, traced.problem.text) is None and text.strip().endswith(f" has {count}{added}"):
         return f"{claim}, {RIGHT}"
-    return f"{claim}, {WRONG}{added}"
+    # The total that had been added up wrongly would be gone on with, were it not said again.
+    return f"{claim}, {WRONG}, {total}+{count}={total + count}"
 
 
 def _verdict(result: int, target: int) -> str:

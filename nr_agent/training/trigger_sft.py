@@ -12,13 +12,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from nr_agent.errors import MissingExtraError
 from nr_agent.tasks import TRAINING_SEEDS, draw, held_out
 from nr_agent.tokens import RECHECK
 from nr_agent.training.corpus import Example, encode_trace, pack
+from nr_agent.training.correction_rows import trainable_rows
 from nr_agent.training.own_failures import REDO
 from nr_agent.training.traces import Habits, teach
 
@@ -35,6 +37,9 @@ class SftSettings:
         clean: share of examples that are whole clean traces.
         planted: share that are teacher's traces with triggers; the rest are the model's own failures.
         seed: seed of the mixture.
+        method: `full` for all weights; `lora` for low-rank matrices beside every linear layer and the rows of the
+            correction tokens, merged into the weights at the end (extra `train`).
+        rank: of those matrices.
     """
 
     steps: int = 250
@@ -44,6 +49,8 @@ class SftSettings:
     clean: float = 0.45
     planted: float = 0.2
     seed: int = 0
+    method: Literal["full", "lora"] = "full"
+    rank: int = 16
 
 
 def trigger_sft(
@@ -55,7 +62,7 @@ def trigger_sft(
     *,
     log: Callable[[str], None] = lambda _: None,
 ) -> Any:
-    """Train a causal language model in place, all its weights.
+    """Train a causal language model in place.
 
     Args:
         model: the model.
@@ -66,10 +73,16 @@ def trigger_sft(
         log: gets a line now and then.
 
     Returns:
-        The model.
+        The model, ready to be used.
+
+    Raises:
+        MissingExtraError: LoRA is asked for, and PEFT is not installed.
     """
     settings = settings or SftSettings()
-    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    if settings.method == "lora":
+        model = _with_lora(model, tokenizer, settings.rank)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     device = model.get_input_embeddings().weight.device
     model.train()
     running = None
@@ -85,14 +98,14 @@ def trigger_sft(
             group["lr"] = settings.learning_rate * max(0.05, min((step + 1) / 20, 1 - step / settings.steps))
         loss = model(input_ids=ids.to(device), labels=labels.to(device), use_cache=False).loss
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         current = float(loss.detach())
         running = current if running is None else 0.95 * running + 0.05 * current
         if (step + 1) % 25 == 0:
             log(f"trigger SFT {step + 1}/{settings.steps}  loss {running:.4f}")
-    return model.eval()
+    return (model.merge_and_unload() if settings.method == "lora" else model).eval()
 
 
 def planted_example(tokenizer: Any, family: str, rng: random.Random) -> Example | None:
@@ -104,6 +117,21 @@ def planted_example(tokenizer: Any, family: str, rng: random.Random) -> Example 
     trace = teach(family, problem.text, rng, Habits(redo=0.15, slip=0.2, passes=(0.6, 0.3, 0.1)))
     ids, labels = encode_trace(tokenizer, problem.text, trace, triggered=REDO)
     return (ids, labels) if tokenizer.convert_tokens_to_ids(RECHECK) in ids else None
+
+
+def _with_lora(model: Any, tokenizer: Any, rank: int) -> Any:
+    try:
+        from peft import LoraConfig, get_peft_model  # noqa: PLC0415 - an extra, and slow to import
+    except ImportError as error:
+        raise MissingExtraError("peft", extra="train") from error
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+        trainable_token_indices=trainable_rows(model, tokenizer),
+    )
+    return get_peft_model(model, config)
 
 
 def _draw(

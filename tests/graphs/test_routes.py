@@ -231,6 +231,17 @@ def test_policy_sees_the_episode_so_far(solve):
     assert [event.step for event in second.events] == [2, 4]
 
 
+def test_a_recheck_that_failed_is_taken_back_with_its_step_and_left_in_forks(solve):
+    run = solve(
+        ScriptedEngine(["fine", "slip", "slip again", "better", "good"]),
+        words,
+        policies=Policies({"intra_step": RecheckPolicy(escalate=True)}, refractory=0),
+    )
+    assert [item["kind"] for item in run.report["interventions"]] == ["recheck", "branch"]
+    given_up = [step.text.strip() for step in run.episode.steps if step.discarded]
+    assert len(given_up) == 3 and given_up[0] == "slip" and given_up[1].endswith("slip again")
+
+
 def test_answer_that_was_taken_back_is_no_longer_stated(solve):
     policy = Answering(Recheck(rollback=True))
     script = ["slip: the answer is 3", "fine", "slip", "the answer is 4", "slip"]

@@ -57,6 +57,22 @@ def test_slip_below_its_minimum_is_let_pass_and_still_holds_a_stop_back():
 
 
 @pytest.mark.parametrize(
+    ("rollback", "last", "since", "action"),
+    [
+        (False, None, None, Recheck()),
+        (False, "recheck", 1, Branch(width=2, back=2)),
+        (True, "recheck", 1, Branch(width=2, back=1)),
+        (False, "recheck", 2, Recheck()),
+        (False, "branch", 1, Recheck()),
+    ],
+)
+def test_a_recheck_that_is_flagged_itself_is_left_with_the_step_it_did_not_mend(rollback, last, since, action):
+    context = seen("intra_step", since_intervention=since, last_intervention=last)
+    assert RecheckPolicy(rollback=rollback, escalate=True).decide(context) == action
+    assert RecheckPolicy(rollback=rollback).decide(context) == Recheck(rollback=rollback)
+
+
+@pytest.mark.parametrize(
     ("score", "action"), [(0.5, "continue"), (0.6, "recheck"), (0.79, "recheck"), (0.8, "branch"), (1.0, "branch")]
 )
 def test_bands_hold_their_lower_score_and_not_their_upper(score, action):

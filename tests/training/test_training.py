@@ -122,3 +122,26 @@ def test_trigger_sft_lowers_the_loss_on_what_it_teaches(tokenizer):
     settings = SftSettings(steps=50, rows=2, learning_rate=3e-3)
     trigger_sft(model, tokenizer, [], list(FAMILIES), settings, log=lambda line: losses.append(float(line.split()[-1])))
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # PEFT asks for it
+def test_trigger_sft_with_lora_gives_back_a_plain_model_with_the_triggers_rows_trained(tokenizer):
+    pytest.importorskip("peft", reason="peft is not installed (pip install 'nr-agent[train]')")
+    torch.manual_seed(0)
+    model = build_model("tiny", tokenizer)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    losses: list[float] = []
+    settings = SftSettings(steps=50, rows=2, learning_rate=1e-2, method="lora", rank=4)
+    trained = trigger_sft(
+        model, tokenizer, [], list(FAMILIES), settings, log=lambda line: losses.append(float(line.split()[-1]))
+    )
+    assert losses[-1] < losses[0]
+    after = trained.state_dict()
+    assert after.keys() == before.keys()
+    recheck = tokenizer.convert_tokens_to_ids(RECHECK)
+    rows = next(weight for name, weight in after.items() if name.endswith("embed_tokens.weight"))
+    old = next(weight for name, weight in before.items() if name.endswith("embed_tokens.weight"))
+    changed = (rows != old).any(dim=1)
+    assert changed[recheck]
+    assert int(changed.sum()) == 2  # the correction tokens' rows and no other
+    assert any("proj" in name and not torch.equal(weight, before[name]) for name, weight in after.items())
