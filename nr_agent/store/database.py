@@ -20,9 +20,15 @@ Role = Literal["write", "read", "migrate"]
 
 _log = logging.getLogger(__name__)
 _WAL_ATTEMPTS = 50
+_SQLITE_AT_FAULT = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+# Connection, read-only, rollback, privilege, resources, locks, operator, system, damage; others are OperationalErrors.
+_POSTGRESQL_AT_FAULT = ("08", "25006", "40", "42501", "53", "55", "57", "58", "XX")
 _REMEDIES = {
     "locked": "another process is writing: wait for it, or give it a store of its own",
+    "lock timeout": "another session holds a lock on the tables: end it, or wait for it",
     "full": "make room on the disk",
+    "No space left": "make room on the server's disk",
+    "read-only transaction": "the server takes no writes: is it a standby? name the primary",
     "malformed": "the file is damaged: restore a copy, or choose another store with --store or NR_AGENT_STORE",
 }
 _HINT = "check the path and its permissions, or choose another store with --store or NR_AGENT_STORE"
@@ -131,7 +137,10 @@ class Database:
 
     def _make_engine(self, role: Role) -> Engine:
         if self.dialect == "postgresql":
-            return create_engine(self.url, pool_pre_ping=True)
+            engine = create_engine(self.url, pool_pre_ping=True)
+            if role == "write":
+                event.listen(engine, "connect", self._limit_waiting)
+            return engine
         pool: type[Pool] = StaticPool if self.in_memory else QueuePool
         most = 0 if role == "write" else -1
         limits: dict[str, Any] = {} if self.in_memory else {"pool_size": 1, "max_overflow": most}
@@ -148,6 +157,11 @@ class Database:
             connection.exec_driver_sql("BEGIN" if role == "read" else "BEGIN IMMEDIATE")
 
         return engine
+
+    def _limit_waiting(self, connection: Any, record: object) -> None:
+        """Somebody else's lock is waited for as long as on SQLite, and not for ever."""
+        connection.execute(f"SET lock_timeout = {round(self.busy_timeout * 1000)}")
+        connection.commit()
 
     def _set_up(self, connection: Any, role: Role) -> None:
         connection.isolation_level = None  # transactions are begun by the listener, not by the driver
@@ -185,8 +199,13 @@ class Database:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the database, and not what was written, is at fault: locked, full, away."""
-    return isinstance(error, OperationalError) or (isinstance(error, DBAPIError) and error.connection_invalidated)
+    """Whether the database, and not what was written, is at fault: locked, full, away, read-only, damaged."""
+    if not isinstance(error, DBAPIError):
+        return False
+    # Only Python's own driver has the one, and only psycopg the other.
+    name, state = (str(getattr(error.orig, code, None) or "") for code in ("sqlite_errorname", "sqlstate"))
+    at_fault = name.startswith(_SQLITE_AT_FAULT) or state.startswith(_POSTGRESQL_AT_FAULT)
+    return at_fault or isinstance(error, OperationalError) or error.connection_invalidated
 
 
 def reason_of(error: BaseException) -> str:
