@@ -31,6 +31,9 @@ STEPS, TOKENS = 20, 40
 BULK_STEPS = 6
 """Of an episode that a store grows by."""
 
+ROWS = 5000
+"""Rows that are exported, at most: the newest."""
+
 _ROUNDS, _EPISODES = 7, 40  # a rate is the median of so many rounds of so many episodes
 _METHODS = ("begin", "add", "discard", "finish", "get", "flush")
 
@@ -94,7 +97,11 @@ def speed(url: str, folder: Path) -> dict[str, Any]:
             "find": _seconds(lambda _: list(store.find(EpisodeFilter(limit=20)))),
         }
         begun = time.perf_counter()
-        rows = export(store, folder, format="pretokenized", files="jsonl").rows
+        count = sum(1 for _ in store.find(EpisodeFilter(correct=True)))
+        seconds["find_each"] = (time.perf_counter() - begun) / count
+        begun = time.perf_counter()
+        newest = EpisodeFilter(limit=ROWS)
+        rows = export(store, folder, format="pretokenized", files="jsonl", filter=newest).rows
         seconds["export_row"] = (time.perf_counter() - begun) / rows
     return {
         "episodes_per_second": 1 / seconds["write"],
@@ -190,14 +197,14 @@ def _part(index: int, count: int) -> dict[str, Any]:
     }
 
 
-def _seconds(work: Callable[[int], Any]) -> float:
-    rounds = []
-    for number in range(_ROUNDS):
+def _seconds(work: Callable[[int], Any], *, rounds: int = _ROUNDS, each: int = _EPISODES) -> float:
+    taken = []
+    for number in range(rounds):
         begun = time.perf_counter()
-        for one in range(number * _EPISODES, (number + 1) * _EPISODES):
+        for one in range(number * each, (number + 1) * each):
             work(one)
-        rounds.append((time.perf_counter() - begun) / _EPISODES)
-    return statistics.median(rounds)
+        taken.append((time.perf_counter() - begun) / each)
+    return statistics.median(taken)
 
 
 def _keep(found: dict[str, Any], path: Path | None) -> None:

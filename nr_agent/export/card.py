@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nr_agent.export.configs import write_configs
+from nr_agent.export.configs import FOLDER, write_configs
 from nr_agent.export.files import file_name
 from nr_agent.export.formats import FORMATS, UNTRAINED
 from nr_agent.export.manifest import TEMPLATE, Manifest
@@ -75,7 +75,7 @@ def _training(manifest: Manifest, *, template: bool) -> str:
         "```python\n"
         "from datasets import load_dataset\n"
         f"from trl import {name}\n\n"
-        'dataset = load_dataset(".", split="train")\n'
+        f'dataset = load_dataset("{FOLDER}", split="train")\n'
         f"config = {name}({options})\n"
         "```\n"
     )
@@ -84,7 +84,8 @@ def _training(manifest: Manifest, *, template: bool) -> str:
         f"The longest row has {longest} tokens. A trainer that cuts earlier (TRL: 1024 by default) loses what comes "
         "last: the recoveries and the answers.\n\n"
         + (code if manifest.format != "axolotl" else "")
-        + f"\nReady to run, once the model is named in it: {' and '.join(f'`{one}`' for one in configs)}"
+        + "\nReady to run, once the model (and, for TRL, the folder) is named in it: "
+        + " and ".join(f"`{one}`" for one in configs)
         + (f". Or: `nr-agent train --data . --model MODEL --out OUT` ({kind}).\n" if kind == "SFT" else ".\n")
         + (
             f"\n`{TEMPLATE}` keeps the thoughts of an assistant's turn; the chat template of the model drops them.\n"

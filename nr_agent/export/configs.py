@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
+
+from nr_agent.export.files import file_name
 from nr_agent.export.manifest import TEMPLATE, Manifest
 from nr_agent.tokens import CORRECTION_TOKENS
 
 TRL_SFT = "trl_sft.yaml"
 TRL_DPO = "trl_dpo.yaml"
 AXOLOTL = "axolotl.yaml"
+LLAMA_FACTORY = "llamafactory_sft.yaml"
+DATASET_INFO = "dataset_info.json"
+TOKENIZED = "tokenized"
+"""Folder into which LLaMA-Factory wants tokens to be saved, in a form of their own."""
+
+FOLDER = "PATH/TO/THIS/FOLDER"
 
 _MODEL = "PATH/TO/THE/MODEL"
 
@@ -20,7 +29,10 @@ def write_configs(manifest: Manifest, *, template: bool) -> dict[str, str]:
         template: whether the export brings a chat template that keeps the thinking.
     """
     if manifest.format in ("messages", "pretokenized"):
-        return {TRL_SFT: _trl_sft(manifest, template=template), AXOLOTL: _axolotl(manifest, template=template)}
+        configs = {TRL_SFT: _trl_sft(manifest, template=template), AXOLOTL: _axolotl(manifest, template=template)}
+        if manifest.format == "messages":
+            configs[DATASET_INFO] = _dataset_info(manifest)
+        return configs | {LLAMA_FACTORY: _llama_factory(manifest, template=template)}
     if manifest.format == "axolotl":
         return {AXOLOTL: _axolotl(manifest, template=template)}
     if manifest.format == "preference":
@@ -53,7 +65,8 @@ def _trl_common(manifest: Manifest, *, learning_rate: str) -> list[str]:
     validating = "validation" in manifest.splits
     return [
         f"model_name_or_path: {_MODEL}",
-        "dataset_name: .",
+        "# By its whole path: `datasets` opens no folder by the name of '.'.",
+        f"dataset_name: {FOLDER}",
         "dataset_train_split: train",
         *(["dataset_test_split: validation", "eval_strategy: epoch"] if validating else ["eval_strategy: 'no'"]),
         "# The longest row. The default of 1024 would cut off what comes last: recoveries and answers.",
@@ -110,6 +123,65 @@ def _axolotl(manifest: Manifest, *, template: bool) -> str:
         lines += ["# The correction tokens are trained, so their rows must be:", "lora_modules_to_save:"]
         lines += ["  - embed_tokens", "  - lm_head"]
     return "\n".join(lines) + "\n"
+
+
+def _llama_factory(manifest: Manifest, *, template: bool) -> str:
+    if manifest.format == "pretokenized":
+        kind = "json" if manifest.files_as == "jsonl" else manifest.files_as
+        named = {split: file_name(manifest.format, manifest.files_as, split) for split in manifest.splits}
+        save = f"load_dataset('{kind}', data_files={named}).save_to_disk('{TOKENIZED}')"
+        data = [f'# First: python -c "from datasets import load_dataset; {save}"', f"tokenized_path: {TOKENIZED}"]
+        # It asks for a name, and reads none.
+        data += ["dataset: nr_agent"]
+    else:
+        data = ["dataset_dir: .", "dataset: nr_agent"]
+        data += ["eval_dataset: nr_agent_validation"] if _validates(manifest) else []
+    # `chatml` leaves the thoughts of a turn alone; `qwen3` and the like take them out of all turns but the last.
+    turns = ["template: chatml"] if template else ["# The model's own; it must keep the thoughts.", "template: default"]
+    lines = [
+        *_head(manifest, f"llamafactory-cli train {LLAMA_FACTORY}"),
+        f"model_name_or_path: {_MODEL}",
+        "stage: sft",
+        "do_train: true",
+        *data,
+        *(["eval_strategy: epoch"] if _validates(manifest) else []),
+        *turns,
+        "# The longest row: a shorter length would cut off recoveries and answers.",
+        f"cutoff_len: {_longest(manifest)}",
+        "output_dir: trained",
+        "finetuning_type: lora",
+        "lora_rank: 16",
+        "lora_alpha: 32",
+        "lora_target: all",
+        "num_train_epochs: 1",
+        "per_device_train_batch_size: 4",
+        "gradient_accumulation_steps: 4",
+        "learning_rate: 0.0002",
+        "lr_scheduler_type: cosine",
+        "seed: 0",
+        "report_to: none",
+    ]
+    if manifest.mask in ("internalize", "full"):
+        lines += [
+            "# The correction tokens are trained, so their rows must be:",
+            "additional_target: embed_tokens,lm_head",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _dataset_info(manifest: Manifest) -> str:
+    """What LLaMA-Factory must be told of each file."""
+    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+    known = {
+        "nr_agent" if split == "train" else f"nr_agent_{split}": {
+            "file_name": file_name(manifest.format, manifest.files_as, split),
+            "formatting": "sharegpt",
+            "columns": {"messages": "messages"},
+            "tags": tags | {"system_tag": "system"},
+        }
+        for split in manifest.splits
+    }
+    return json.dumps(known, indent=1) + "\n"
 
 
 def _head(manifest: Manifest, command: str) -> list[str]:

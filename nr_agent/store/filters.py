@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import ColumnElement, Select, Table, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, Table, exists, func, select
 
 from nr_agent.episode import EpisodeStatus, Record, StopReason, Usage
 from nr_agent.events import Level
@@ -131,28 +132,25 @@ class EpisodeSummary(Record):
     ended_at: datetime | None
 
 
-def select_summaries(
-    wanted: EpisodeFilter, *, after: tuple[datetime, str] | None, size: int
-) -> Select[tuple[Any, ...]]:
-    """The next page of summaries, newest first.
+def select_newest(wanted: EpisodeFilter) -> Select[tuple[str]]:
+    """The ids that a filter lets through, newest first.
 
-    Args:
-        wanted: which episodes.
-        after: time and id of the last one on the page before.
-        size: of the page.
+    Ids alone: databases sort all that they find, and what goes with an episode would be looked up for each of them.
     """
+    ids = select(EPISODES.c.id).where(*wanted.conditions())
+    return ids.order_by(EPISODES.c.created_at.desc(), EPISODES.c.id.desc()).limit(wanted.limit)
+
+
+def select_summaries(ids: Sequence[str]) -> Select[tuple[Any, ...]]:
+    """The summaries of these episodes, newest first."""
     counts = [
         select(func.count()).where(STEPS.c.episode_id == EPISODES.c.id, STEPS.c.kind == "think").scalar_subquery(),
         select(func.count()).where(EVENTS.c.episode_id == EPISODES.c.id).scalar_subquery(),
         select(func.count()).where(INTERVENTIONS.c.episode_id == EPISODES.c.id).scalar_subquery(),
     ]
     named = [count.label(name) for count, name in zip(counts, ("steps", "events", "interventions"), strict=True)]
-    statement = select(EPISODES, *named).where(*wanted.conditions())
-    if after is not None:
-        moment, last = after
-        earlier = EPISODES.c.created_at < moment
-        statement = statement.where(or_(earlier, and_(EPISODES.c.created_at == moment, EPISODES.c.id < last)))
-    return statement.order_by(EPISODES.c.created_at.desc(), EPISODES.c.id.desc()).limit(size)
+    statement = select(EPISODES, *named).where(EPISODES.c.id.in_(ids))
+    return statement.order_by(EPISODES.c.created_at.desc(), EPISODES.c.id.desc())
 
 
 def summary_of(row: Any) -> EpisodeSummary:

@@ -24,7 +24,7 @@ from nr_agent.store import operations, standing
 from nr_agent.store.annotations import this_run
 from nr_agent.store.cleaning import clean_json, clean_text
 from nr_agent.store.database import Database, is_transient
-from nr_agent.store.filters import EpisodeFilter, EpisodeSummary, select_summaries, summary_of
+from nr_agent.store.filters import EpisodeFilter, EpisodeSummary, select_newest, select_summaries, summary_of
 from nr_agent.store.live import Live
 from nr_agent.store.notes import Notes
 from nr_agent.store.operations import ENDED, EPISODES, Kind, Operation
@@ -264,17 +264,12 @@ class EpisodeStore(Notes):
             StoreError: the database cannot be read.
         """
         self._writer.flush()
-        wanted = wanted or EpisodeFilter()
-        left, after = wanted.limit, None
-        while left is None or left > 0:
-            size = _PAGE if left is None else min(_PAGE, left)
+        with reading(self._database) as connection:
+            ids = connection.execute(select_newest(wanted or EpisodeFilter())).scalars().all()
+        for start in range(0, len(ids), _PAGE):
             with reading(self._database) as connection:
-                rows = connection.execute(select_summaries(wanted, after=after, size=size)).mappings().all()
+                rows = connection.execute(select_summaries(ids[start : start + _PAGE])).mappings().all()
             yield from map(summary_of, rows)
-            if len(rows) < size:
-                return
-            after = (rows[-1]["created_at"], rows[-1]["id"])
-            left = None if left is None else left - size
 
     def delete(self, episode_ids: Iterable[str]) -> int:
         """Delete episodes with all that belongs to them, together or not at all; those that run or wait stay.

@@ -158,6 +158,7 @@ def test_the_manifest_tells_the_truth(codec, store, tmp_path):
         "README.md",
         "trl_sft.yaml",
         "axolotl.yaml",
+        "llamafactory_sft.yaml",
     }
     for file in manifest.files:
         assert hashlib.sha256((tmp_path / "out" / file.name).read_bytes()).hexdigest() == file.sha256

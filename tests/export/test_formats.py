@@ -263,14 +263,17 @@ def test_configurations_name_the_files_and_leave_room_for_the_longest_row(codec,
     assert (
         set(found)
         == {
-            "messages": {"trl_sft.yaml", "axolotl.yaml"},
-            "pretokenized": {"trl_sft.yaml", "axolotl.yaml"},
+            "messages": {"trl_sft.yaml", "axolotl.yaml", "llamafactory_sft.yaml"},
+            "pretokenized": {"trl_sft.yaml", "axolotl.yaml", "llamafactory_sft.yaml"},
             "axolotl": {"axolotl.yaml"},
             "preference": {"trl_dpo.yaml"},
         }[form]
     )
     for name, values in found.items():
-        assert values.get("max_length", values.get("sequence_len")) >= manifest.lengths.maximum
+        assert (
+            max(values.get(option, 0) for option in ("max_length", "sequence_len", "cutoff_len"))
+            >= manifest.lengths.maximum
+        )
         for named in ("chat_template_path", "chat_template_jinja"):
             assert (tmp_path / "out" / values.get(named, ".")).exists()
         if name == "axolotl.yaml":

@@ -22,11 +22,11 @@ from nr_agent.tokens import THINK
 
 
 class Part(TypedDict):
-    """A part of a turn."""
+    """A part of a turn. `train` is None where the turn's role decides."""
 
     type: str
     text: str
-    train: bool
+    train: bool | None
 
 
 class PartedTurn(TypedDict):
@@ -54,7 +54,8 @@ def build(episode: Episode, mask: Mask, codec: Codec | None) -> list[Row]:
     if not parts[0]["text"].startswith(THINK):
         # The template opens the thinking in the prompt, where it is not trained.
         parts = _merge([{"type": "text", "text": f"{THINK}\n", "train": False}, *parts])
-    asked: Part = {"type": "text", "text": question, "train": False}
+    # Not False: Axolotl trains the end of every turn that has a flag. Without one, it goes by the role.
+    asked: Part = {"type": "text", "text": question, "train": None}
     fields: AxolotlRow = {"messages": [{"role": "user", "content": [asked]}, {"role": "assistant", "content": parts}]}
     trained = sum(len(span.ids) for span in said if span.treatment == "train")
     tokens = sum(len(span.ids) for span in kept)
