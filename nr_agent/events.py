@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -123,3 +123,10 @@ AnyFailureEvent = Annotated[IntraStepFailure | InterStepFailure | InstanceFailur
 """Any of the three, told apart by `level`."""
 
 _ADAPTER: TypeAdapter[AnyFailureEvent] = TypeAdapter(AnyFailureEvent)
+
+KINDS: tuple[str, ...] = tuple(
+    kind
+    for event in (IntraStepFailure, InterStepFailure, InstanceFailure)
+    for kind in get_args(event.model_fields["kind"].annotation)
+)
+"""The kinds of all levels."""

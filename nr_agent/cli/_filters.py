@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
     from nr_agent.store import EpisodeFilter
@@ -22,10 +22,18 @@ def read_filter(
     """
     from pydantic import ValidationError  # noqa: PLC0415 - keeps --help quick
 
+    from nr_agent.episode import Intervention  # noqa: PLC0415 - keeps --help quick
     from nr_agent.errors import ConfigurationError  # noqa: PLC0415 - beside its use
-    from nr_agent.events import LEVELS  # noqa: PLC0415 - keeps --help quick
+    from nr_agent.events import KINDS, LEVELS  # noqa: PLC0415 - keeps --help quick
     from nr_agent.store import EpisodeFilter  # noqa: PLC0415 - imports SQLAlchemy
 
+    remedies = get_args(Intervention.model_fields["kind"].annotation)
+    for name, text, known in (
+        ("event", event, (*LEVELS, *KINDS)),
+        ("intervention", fields.get("intervention"), remedies),
+    ):
+        if text is not None and text not in known:
+            raise ConfigurationError(f"--{name} {text!r}: there is none", hint=f"choose from: {', '.join(known)}")
     if event is not None:
         fields["level" if event in LEVELS else "event"] = event
     for name, text in (("since", since), ("until", until)):

@@ -23,19 +23,21 @@ _PAIR: Final = {"prompt": "bright_black", "chosen": "green", "rejected": "red"}
 
 def show(
     store: EpisodeStore, count: int, wanted: Any, codec: TextCodec | None, *, format: Any, mask: Any, outcome: Any
-) -> None:
-    """Print the first episodes of an export with what the mask does to them, in words and in colours."""
+) -> int:
+    """Print the first episodes of an export with what the mask does to them, in words and in colours; their number."""
     from nr_agent.export.formats import UNTRAINED  # noqa: PLC0415 - keeps --help quick
     from nr_agent.export.selection import check_choices, select_episodes  # noqa: PLC0415
 
     check_choices(format, mask, outcome)
-    console = _console()
+    console, shown = _console(), 0
     for episode in itertools.islice(select_episodes(store, outcome, wanted), count):
+        shown += 1
         _line(console, f"== {sanitise(episode.id)}", "bold")
         if format == "preference" or format in UNTRAINED:
             _rows(console, episode, codec, format, mask)
         else:
             _spans(console, episode, codec, mask)
+    return shown
 
 
 def _spans(console: Console, episode: Episode, codec: TextCodec | None, mask: Any) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from nr_agent.export import Manifest
     from nr_agent.store import EpisodeStore
 
+_EMPTY = "see nr-agent episodes ls; --outcome any lets every answer in, and --overwrite replaces an export"
+
 
 def export(
     out: Annotated[Path | None, typer.Option(help="Folder to write.")] = None,
@@ -52,7 +54,7 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="The manifest on standard output.")] = False,
 ) -> None:
     """Write finished episodes as training data, and say what was trained, masked and left out."""
-    from nr_agent.errors import ConfigurationError  # noqa: PLC0415 - beside its use
+    from nr_agent.errors import ConfigurationError, ExportError  # noqa: PLC0415 - beside its use
     from nr_agent.export import export as write  # noqa: PLC0415 - keeps --help quick
     from nr_agent.export import verify as check  # noqa: PLC0415
     from nr_agent.store import EpisodeStore  # noqa: PLC0415 - imports SQLAlchemy
@@ -67,7 +69,8 @@ def export(
         loaded = _load_tokenizer(opened, tokenizer) if needed else None
         codec = _codec(loaded) if loaded is not None else None
         if preview:
-            show(opened, preview, wanted, codec, **choices)
+            if not show(opened, preview, wanted, codec, **choices):
+                raise ExportError("no episode is what was asked for", hint=_EMPTY)
             return
         choices |= {"files": files, "validation": validation, "mix_clean": mix_clean, "dedupe": dedupe}
         choices |= {"against": against or (), "ngram": ngram}
@@ -80,6 +83,8 @@ def export(
         typer.echo(str(out))
     if verified is not None:
         typer.echo(f"verified: {verified.rows} rows, {verified.correction_tokens} correction tokens", err=True)
+    if not manifest.rows:
+        raise ExportError(f"the export in {out} has no row", hint=_EMPTY)
 
 
 def _report(manifest: Manifest) -> None:

@@ -19,6 +19,7 @@ from nr_agent.errors import MissingExtraError, StoreError
 Role = Literal["write", "read", "migrate"]
 
 _log = logging.getLogger(__name__)
+_HEADER = b"SQLite format 3\0"
 _WAL_ATTEMPTS = 50
 _SQLITE_AT_FAULT = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 # Connection, read-only, rollback, privilege, resources, locks, operator, system, damage; others are OperationalErrors.
@@ -98,10 +99,13 @@ class Database:
         """Make the folder and an empty file that only its owner may read, if they are missing.
 
         Raises:
-            StoreError: they cannot be made, or there is no store and none is to be created.
+            StoreError: they cannot be made, there is no store and none is to be created, or it is no database.
         """
         path = self.path
-        if path is None or path.is_file():
+        if path is None:
+            return
+        if path.is_file():
+            self._check_header(path)
             return
         if not create:
             raise StoreError(f"there is no episode store at {path}", hint="solve a problem first, or name another one")
@@ -112,6 +116,16 @@ class Database:
             path.touch(mode=0o600)
         except OSError as error:
             raise self.unusable("opened", error) from error
+
+    def _check_header(self, path: Path) -> None:
+        # SQLite takes a file of a few bytes for an empty database, and writes over it.
+        try:
+            with path.open("rb") as file:
+                first = file.read(len(_HEADER))
+        except OSError as error:
+            raise self.unusable("opened", error) from error
+        if first not in (b"", _HEADER):
+            raise self.unusable("opened", ValueError("file is not a database"))
 
     def unusable(self, what: str, error: BaseException) -> StoreError:
         """The error to raise when the database could not be opened, read or written."""

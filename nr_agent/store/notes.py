@@ -8,13 +8,15 @@ from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from nr_agent.errors import NotFoundError
 from nr_agent.store.annotations import Annotation, Run, read_annotations, read_runs, write_annotation
 from nr_agent.store.database import Database
 from nr_agent.store.filters import EpisodeFilter, EpisodeSummary
 from nr_agent.store.frames import read_arrow
-from nr_agent.store.operations import ENDED
+from nr_agent.store.operations import ENDED, STEPS
 from nr_agent.store.privacy import Privacy
 from nr_agent.store.reading import reading, resolve
 from nr_agent.store.writer import Writer
@@ -86,12 +88,17 @@ class Notes(ABC):
             author: who says it.
 
         Raises:
-            NotFoundError: there is no such episode.
+            NotFoundError: there is no such episode, or no such step in it.
             StoreError: the database cannot be written.
         """
         self._writer.flush()
         with reading(self._database) as connection:
             exact = resolve(connection, episode_id, ())
+            there = (STEPS.c.episode_id == exact) & (STEPS.c["index"] == step)
+            if step is not None and connection.execute(select(STEPS.c["index"]).where(there)).first() is None:
+                raise NotFoundError(
+                    f"episode {exact} has no step {step}", hint="nr-agent episodes show lists its steps"
+                )
         made = Annotation(episode_id=exact, note=self._privacy.text(note), label=label, step=step, author=author)
         try:
             with self._database.write() as connection:

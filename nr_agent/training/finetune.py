@@ -108,7 +108,7 @@ def finetune(
         ExportError: the folder is no export, was changed, or cannot be read by this model.
         ConfigurationError: the export is none that TRL trains on, or the run in `out` had other settings.
         ModelError: there is no such model.
-        TrainingError: the loss is no number any more, or memory ran out.
+        TrainingError: the loss is no number any more, memory ran out, or the folder cannot be written.
     """
     settings = settings or FinetuneSettings()
     _check_extras()
@@ -126,7 +126,10 @@ def finetune(
     finished = _finished(place, record)
     if finished is not None:
         return finished
-    return _Run(source, Path(data).expanduser(), place, manifest, settings, record, progress).run()
+    try:
+        return _Run(source, Path(data).expanduser(), place, manifest, settings, record, progress).run()
+    except OSError as error:
+        raise TrainingError(f"the run in {place} failed: {error}", hint="see that the folder can be written") from error
 
 
 class _Run:

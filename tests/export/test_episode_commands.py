@@ -190,9 +190,61 @@ def test_preview_of_pairs_shows_both(place, nr, tmp_path, tokenizer):
 
 def test_export_chooses_by_domain_model_event_and_time(place, nr, tmp_path):
     for number, (options, count) in enumerate(
-        [("--domain math", 2), ("--domain law", 0), ("--model nano --event intra_step", 1), ("--since 1h", 2)]
+        [("--domain math", 2), ("--model nano --event intra_step", 1), ("--since 1h", 2)]
     ):
         out, _ = nr(f"export --out {tmp_path / str(number)} {options} --json")
         assert json.loads(out)["episodes"] == count, options
     with pytest.raises(ConfigurationError, match="--since"):
         nr(f"export --out {tmp_path / 'x'} --since yesterday")
+
+
+@pytest.mark.parametrize("options", ["--domain law", "--outcome wrong", "--domain law --preview 2"])
+def test_an_export_without_a_row_is_an_error_that_says_what_to_look_at(place, nr, tmp_path, options):
+    with pytest.raises(ExportError, match=r"no row|no episode") as caught:
+        nr(f"export --out {tmp_path / 'x'} {options}")
+    assert "episodes ls" in caught.value.hint
+
+
+@pytest.mark.parametrize("option", ["--event oscilation", "--intervention recheckk", "--outcome wrongg"])
+def test_a_filter_that_nothing_can_meet_is_refused_and_names_what_there_is(place, nr, option):
+    with pytest.raises(ConfigurationError, match=option.split()[0]) as caught:
+        nr(f"episodes ls {option}")
+    assert "choose from" in caught.value.hint
+
+
+@pytest.mark.parametrize("out", ["file", "file/x", "folder", "/proc/x", "."])
+def test_a_place_that_cannot_be_written_is_an_error_and_what_is_there_stays(place, nr, tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes").write_text("mine")
+    for options in ("", " --overwrite"):
+        with pytest.raises(ExportError) as caught:
+            nr(f"export --out {out}{options}")
+        assert caught.value.hint
+    assert (tmp_path / "file").read_text() == (tmp_path / "folder" / "notes").read_text() == "mine"
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_every_mistake_has_an_exit_code_and_no_traceback(place, tmp_path):
+    (tmp_path / "text").write_text("a file of mine")
+    for line, code in (
+        ("export", 2),
+        (f"export --out {tmp_path / 'text'}", 1),
+        (f"export --out {tmp_path / 'x'} --format nonsense", 2),
+        (f"export --out {tmp_path / 'x'} --mask nonsense", 2),
+        (f"export --out {tmp_path / 'x'} --tokenizer nothing-like-it", 3),
+        (f"export --out {tmp_path / 'x'} --store {tmp_path / 'text'}", 4),
+        ("episodes annotate aa note --step 99", 3),
+        ("db prune", 2),
+        (f"db check --store {tmp_path / 'text'}", 4),
+        (f"train --data {tmp_path} --out {tmp_path / 'run'}", 1),
+    ):
+        command = [sys.executable, "-m", "nr_agent.cli", *shlex.split(line)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        said = done.stderr.splitlines()
+        assert (done.returncode, done.stdout) == (code, ""), (line, said)
+        assert said[0].startswith("error: "), line
+        assert said[1].startswith("  "), line
+        assert "Traceback" not in done.stderr
+    assert (tmp_path / "text").read_text() == "a file of mine"

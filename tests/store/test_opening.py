@@ -89,6 +89,18 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path, damage):
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("content", [b"x", b"notes of mine\n", b"SQLite format 3", b"\0"])
+def test_a_small_file_of_somebodys_is_not_taken_for_an_empty_database(tmp_path, content):
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    for create in (True, False):
+        with pytest.raises(StoreError, match="not a database") as caught:
+            EpisodeStore(path, create=create)
+        assert_one_line_and_a_hint(caught.value)
+    assert path.read_bytes() == content
+    assert [one.name for one in tmp_path.iterdir() if one != path] in ([], ["home"])
+
+
 def test_damage_in_the_middle_of_a_file_is_a_store_error(tmp_path):
     path = tmp_path / "e.db"
     with EpisodeStore(path) as store:

@@ -245,6 +245,15 @@ def test_a_loss_that_is_no_number_ends_the_run_with_a_remedy(model, data, tmp_pa
     assert "--learning-rate" in caught.value.hint
 
 
+@pytest.mark.parametrize("out", ["/proc/run", "file/run"])
+def test_a_place_that_cannot_be_written_is_an_error_with_a_remedy(model, data, tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises((TrainingError, ConfigurationError)) as caught:
+        finetune(str(model), data["pretokenized-respond"], out, SHORT)
+    assert caught.value.hint
+
+
 def test_without_the_extra_it_is_named(model, data, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(MissingExtraError, match="peft") as caught:
