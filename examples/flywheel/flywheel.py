@@ -10,10 +10,12 @@ right, and how many tokens that took.
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from nr_agent import create_reasoner
 from nr_agent.engine.text import TokenizerCodec
 from nr_agent.evaluation.harness import graph_arm
+from nr_agent.evaluation.statistics import paired_bootstrap
 from nr_agent.export import export
 from nr_agent.models.registry import load_engine
 from nr_agent.store import EpisodeStore
@@ -34,6 +36,8 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=200, help="training problems a family")
     parser.add_argument("--held-out", type=int, default=200, help="held-out problems a family")
     parser.add_argument("--steps", type=int, default=200, help="optimiser steps")
+    parser.add_argument("--method", choices=("lora", "full"), default="lora")
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--out", type=Path, default=Path("flywheel"))
     options = parser.parse_args()
     if not 0 < options.problems <= 1_000_000 - TRAINING or not 0 < options.held_out <= 100_000:
@@ -58,18 +62,27 @@ def main() -> None:
         print("nothing was corrected, so there is nothing to learn from: give more --problems")
         return
 
-    settings = FinetuneSettings(steps=options.steps, batch=8, learning_rate=1e-4)
+    settings = FinetuneSettings(
+        method=options.method, steps=options.steps, batch=8, learning_rate=options.learning_rate
+    )
     done = finetune(options.model, data, options.out / "run", settings)
     before = measure(options.model, tasks, options.held_out)
     after = measure(str(done.model), tasks, options.held_out)
+    result: dict[str, Any] = {"rows": manifest.rows, "loss": done.loss, "held_out": HELD_OUT}
     for name, found in (("before", before), ("after", after)):
-        print(f"{name:7} {found['right']:.1%} right, {found['tokens']:.0f} tokens a problem")
-    result = {"rows": manifest.rows, "held_out": HELD_OUT, "before": before, "after": after}
+        result[name] = {what: sum(values) / len(values) for what, values in found.items()}
+        print(f"{name:7} {result[name]['right']:.1%} right, {result[name]['tokens']:.0f} tokens a problem")
+    # The same problems with the same seeds: what one gained and another lost is told apart from chance.
+    for what in before:
+        low, high = paired_bootstrap(before[what], after[what])
+        mean = result["after"][what] - result["before"][what]
+        result[f"{what}_after_minus_before"] = {"mean": mean, "low": low, "high": high}
+        print(f"{what}: {mean:+.3f} (95%: {low:+.3f} to {high:+.3f})")
     (options.out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
-def measure(model: str, tasks: list[str], count: int) -> dict[str, float]:
-    """The model alone, without control, on held-out problems."""
+def measure(model: str, tasks: list[str], count: int) -> dict[str, list[float]]:
+    """The model alone, without control, on held-out problems: what is right, and the tokens it took."""
     problems = [draw(task, HELD_OUT + number) for task in tasks for number in range(count)]
     engine = load_engine(model)
     try:
@@ -77,11 +90,11 @@ def measure(model: str, tasks: list[str], count: int) -> dict[str, float]:
         reports = graph_arm(lambda: reasoner)([(problem, problem.seed or 0) for problem in problems], lambda _: None)
     finally:
         engine.shutdown()
-    right = sum(score(problem, report["answer"]) for problem, report in zip(problems, reports, strict=True))
-    tokens = sum(
-        sum(report["usage"][name] for name in ("thinking", "answer", "inserted", "discarded")) for report in reports
-    )
-    return {"problems": len(problems), "right": right / len(problems), "tokens": tokens / len(problems)}
+    names = ("thinking", "answer", "inserted", "discarded")
+    return {
+        "right": [float(score(problem, report["answer"])) for problem, report in zip(problems, reports, strict=True)],
+        "tokens": [float(sum(report["usage"][name] for name in names)) for report in reports],
+    }
 
 
 if __name__ == "__main__":

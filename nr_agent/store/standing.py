@@ -47,8 +47,8 @@ def keep_alive(connection: Connection, episodes: Iterable[str], *, owner: str, n
     Returns:
         Those that it is not at: another process went on with them, or they have ended.
     """
-    values = ({"of": episode_id, "by": owner, "now": now} for episode_id in episodes)
-    return [one["of"] for one in values if connection.execute(_ALIVE, one).rowcount == 0]
+    sign = {"by": owner, "now": now}
+    return [one for one in episodes if connection.execute(_ALIVE, {"of": one, **sign}).rowcount == 0]
 
 
 def is_at(connection: Connection, episode_id: str, *, owner: str) -> bool:

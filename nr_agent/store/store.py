@@ -265,7 +265,7 @@ class EpisodeStore(Notes):
         """
         self._writer.flush()
         with reading(self._database) as connection:
-            ids = connection.execute(select_newest(wanted or EpisodeFilter())).scalars().all()
+            ids = [row.id for row in connection.execute(select_newest(wanted or EpisodeFilter()))]
         for start in range(0, len(ids), _PAGE):
             with reading(self._database) as connection:
                 rows = connection.execute(select_summaries(ids[start : start + _PAGE])).mappings().all()

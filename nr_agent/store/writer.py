@@ -261,13 +261,14 @@ class Writer:
         now_due = time.monotonic() - self._last_heartbeat >= self.heartbeat
         begun = {one.episode_id: one.values["status"] for one in batch if one.kind == "begin"}
         adding = {one.episode_id for one in batch if one.kind not in ("begin", "finish")}.difference(begun)
-        sign = {"owner": self.owner, "now": datetime.now(UTC)}
+        now = datetime.now(UTC)
         lost: list[str] = []
         with self.database.write() as connection:
             if now_due:
-                lost = standing.keep_alive(connection, sorted(self._running), **sign)
+                lost = standing.keep_alive(connection, sorted(self._running), owner=self.owner, now=now)
             # Those that are known to run here need no sign of life before it is time for the next one.
-            standing.touch(connection, sorted(adding - self._running.difference(lost)), **sign)
+            going_on = sorted(adding - self._running.difference(lost))
+            standing.touch(connection, going_on, owner=self.owner, now=now)
             new, again = operations.apply_all(connection, map(self._without_run, batch))
         if now_due:
             self._last_heartbeat = time.monotonic()
