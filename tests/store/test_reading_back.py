@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import pytest
 from episodes_made import a_step, an_episode
+from sqlalchemy import event
 
 from nr_agent.cli.main import app
 from nr_agent.episode import Problem
@@ -256,3 +257,21 @@ def test_what_cannot_be_given_says_what_can(store, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError):
         store.to_arrow()
+
+
+def test_the_newest_are_found_without_sorting_all_there_are(tmp_path):
+    with EpisodeStore(tmp_path / "e.db") as store:
+        store.begin(an_episode("e"))
+        asked = []
+        event.listen(store._database._engine("read"), "before_cursor_execute", lambda *given: asked.append(given[2:4]))
+        assert [one.id for one in store.find(EpisodeFilter(limit=20))] == ["e"]
+        with store._database.read() as connection:
+            for statement, parameters in list(asked):
+                plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+                steps = [row[-1] for row in plan]
+                if "LIMIT" in statement:
+                    assert any("ix_episodes_created_at_id" in step for step in steps), steps
+                    assert not [step for step in steps if "TEMP B-TREE" in step]
+                else:
+                    # What goes with an episode is looked up for those of the page.
+                    assert not [step for step in steps if step.startswith("SCAN")], steps
