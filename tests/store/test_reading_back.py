@@ -265,8 +265,9 @@ def test_the_newest_are_found_without_sorting_all_there_are(tmp_path):
         asked = []
         event.listen(store._database._engine("read"), "before_cursor_execute", lambda *given: asked.append(given[2:4]))
         assert [one.id for one in store.find(EpisodeFilter(limit=20))] == ["e"]
+        found = asked.copy()
         with store._database.read() as connection:
-            for statement, parameters in list(asked):
+            for statement, parameters in found:
                 plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
                 steps = [row[-1] for row in plan]
                 if "LIMIT" in statement:
