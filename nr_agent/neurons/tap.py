@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -11,10 +11,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from nr_agent.engine.protocol import TapLayout
-from nr_agent.engine.weights import input_device, share_of
+from nr_agent.engine.weights import Share, input_device, share_of
 from nr_agent.errors import ChannelError
 from nr_agent.neurons.channels import Channel, Place
 from nr_agent.neurons.experts import ExpertSite
+from nr_agent.neurons.held import Held, can_be_watched, lasts
 from nr_agent.neurons.site import Reader, Site
 from nr_agent.neurons.sites import find_sites
 
@@ -35,11 +36,14 @@ class ChannelPlan:
         """Put the hooks in and check them with numbers (see `self_check`)."""
         sites = find_sites(model)
         self_check(model, sites)
-        return NeuronTap(sites, self.channels, input_device(model))
+        return NeuronTap(sites, self.channels, input_device(model), lasting=_lasting(model, sites))
 
 
 class NeuronTap:
-    """Hooks on the sites of a model; each keeps what its channels are at a pass, nothing leaves the device.
+    """Reads chosen channels of a model at every pass; nothing leaves the device.
+
+    Plain sites are watched, and read together behind the pass (`Held`). Others have hooks that read within it: experts,
+    shares of a projection, modules whose weights come and go, those whose input is written into behind them.
 
     A neuron reads as its value; a head as the Euclidean norm of its slice. Where a model is spread over several
     processes, each reads what it holds, and `take` puts it together: all of them must call it after a pass.
@@ -48,12 +52,20 @@ class NeuronTap:
         sites: of `find_sites`.
         channels: to read; the order of the columns.
         device: where the readings are put together.
+        lasting: places whose input stays what it was until the pass is over.
 
     Raises:
         ChannelError: the model has no such channel.
     """
 
-    def __init__(self, sites: Sequence[Site], channels: Sequence[Channel], device: torch.device) -> None:
+    def __init__(
+        self,
+        sites: Sequence[Site],
+        channels: Sequence[Channel],
+        device: torch.device,
+        *,
+        lasting: Collection[Place] = (),
+    ) -> None:
         self.layout = TapLayout(tuple(str(channel) for channel in channels))
         by_place = {site.place: site for site in sites}
         grouped: dict[Place, list[int]] = defaultdict(list)
@@ -62,26 +74,41 @@ class NeuronTap:
             if site is None or not site.has(channel):
                 raise ChannelError(f"the model has no channel {channel}", hint="fit the detector for this model")
             grouped[channel.place].append(column)
-        read = [by_place[place] for place in grouped]
-        readers = [by_place[place].reader([channels[i] for i in columns]) for place, columns in grouped.items()]
-        shares = [None if isinstance(site, ExpertSite) else share_of(site.module) for site in read]
-        self._columns = torch.tensor([i for columns in grouped.values() for i in columns], device=device)
-        shared = [i for columns, share in zip(grouped.values(), shares, strict=True) if share for i in columns]
+        held: dict[int, list[Place]] = defaultdict(list)
+        hooked: list[Place] = []
+        for place in grouped:
+            site = by_place[place]
+            if place in lasting and _plain(site, device):
+                held[site.width].append(place)
+            else:
+                hooked.append(place)
+        order = [*(place for places in held.values() for place in places), *hooked]
+        wanted = {place: [channels[i] for i in grouped[place]] for place in order}
+        self._columns = torch.tensor([i for place in order for i in grouped[place]], device=device)
+        shares = {place: _share(by_place[place]) for place in hooked}
+        shared = [i for place in hooked if shares[place] for i in grouped[place]]
         self._shared = torch.tensor(shared, device=device, dtype=torch.long)
-        self._group = next((share.group for share in shares if share is not None), None)
+        self._group = next((share.group for share in shares.values() if share is not None), None)
+        self._held = [
+            Held([by_place[place] for place in places], [wanted[place] for place in places], device)
+            for places in held.values()
+        ]
         # Hooks replace what they kept, they write into no tensor that outlives a pass: so they can be compiled.
-        self._kept: list[Tensor] = [torch.zeros(0, len(columns), device=device) for columns in grouped.values()]
+        self._kept: list[Tensor] = [torch.zeros(0, len(wanted[place]), device=device) for place in hooked]
         self._handles = [
-            site.module.register_forward_pre_hook(self._hook(number, reader), with_kwargs=True)
-            for number, (site, reader) in enumerate(zip(read, readers, strict=True))
+            by_place[place].module.register_forward_pre_hook(
+                self._hook(number, by_place[place].reader(wanted[place])), with_kwargs=True
+            )
+            for number, place in enumerate(hooked)
         ]
 
     @torch.no_grad()
     def take(self, rows: int) -> Tensor:
         """The readings of the last forward pass, `[rows, channels]` float32."""
-        kept = [values.to(self._columns.device, non_blocking=True) for values in self._kept]
+        kept = [held.take(rows) for held in self._held]
+        kept += [values.to(self._columns.device, non_blocking=True)[:rows] for values in self._kept]
         readings = torch.empty(rows, len(self._columns), device=self._columns.device)
-        readings[:, self._columns] = torch.cat([values[:rows] for values in kept], 1)
+        readings[:, self._columns] = torch.cat(kept, 1)
         if self._group is not None:
             gathered = readings[:, self._shared]  # here, what others hold is 0
             dist.all_reduce(gathered, group=self._group)
@@ -89,7 +116,9 @@ class NeuronTap:
         return readings
 
     def remove(self) -> None:
-        """Take the hooks out of the model."""
+        """Leave the model as it was."""
+        for held in self._held:
+            held.remove()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -104,6 +133,26 @@ class NeuronTap:
                 self._kept[number] = reader((*inputs, *named.values()))
 
         return keep
+
+
+def _share(site: Site) -> Share | None:
+    return None if isinstance(site, ExpertSite) else share_of(site.module)
+
+
+def _plain(site: Site, device: torch.device) -> bool:
+    """Whether the site is whole, in one place, and nothing comes between it and what it is given."""
+    here = all(parameter.device == device for parameter in site.module.parameters())
+    return not isinstance(site, ExpertSite) and _share(site) is None and here and can_be_watched(site.module)
+
+
+def _lasting(model: Any, sites: Sequence[Site]) -> set[Place]:
+    plain = [site for site in sites if not isinstance(site, ExpertSite)]
+    kept = lasts([site.module for site in plain], lambda: model(input_ids=_probe(model), use_cache=False))
+    return {site.place for site, lasting in zip(plain, kept, strict=True) if lasting}
+
+
+def _probe(model: Any) -> Tensor:
+    return torch.tensor([[1, 2, 3]], device=input_device(model)) % model.config.get_text_config().vocab_size
 
 
 @torch.no_grad()
@@ -122,7 +171,7 @@ def self_check(model: Any, sites: Sequence[Site], *, tolerance: float = 2e-2) ->
     Raises:
         ChannelError: a site failed.
     """
-    probe = torch.tensor([[1, 2, 3]], device=input_device(model)) % model.config.get_text_config().vocab_size
+    probe = _probe(model)
     plain, outputs, given = _observe(model, probe, sites, None)
     for number, site in enumerate(sites):
         column = (7 * site.layer + 3) % (site.channels * site.width)
