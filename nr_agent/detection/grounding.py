@@ -26,6 +26,7 @@ _GIVEN = re.compile(r"numbers:? ((?:\d+(?:, )?)+)")
 _COUNTED = re.compile(r"(?:^|[ \n>])(?:So (\S+)|(\S+): \S(?: \S)*) has (\d+)")
 _COUNTS = re.compile(r'letter "\w" appear')
 _DIVISOR = re.compile(r"greatest common divisor|highest common factor|\bgcd\b", re.IGNORECASE)
+_TOO_MUCH = re.compile(r"\d+-\d+")
 _COLUMNS = re.compile(r"=| (?:yes \d+|no)[,.]")
 _ADDED = re.compile(r"(\d+)\+(\d+)=\d+")
 _SIGNED = re.compile(r"-?\d+")
@@ -67,7 +68,10 @@ def _numbers(texts: Iterable[str]) -> set[str]:
 
 
 def _operands_grounded(text: str, claims: str, problem: str, before: Sequence[str]) -> bool:
-    """Both operands of a sum, a difference or a quotient are known; of a product one, or what it comes to."""
+    """Both operands of a sum, a difference or a quotient are known; of a product one, or what it comes to.
+
+    No more is taken away than there is: a multiple that is too large leads below zero, and away from the divisor.
+    """
     if is_second_look(text) and before and _goes_over(claims, before):
         return True
     known = _numbers([problem]) | _numbers(_claims(step) for step in before)
@@ -76,6 +80,8 @@ def _operands_grounded(text: str, claims: str, problem: str, before: Sequence[st
     for equation in equations(claims):
         operands = _NUMBER.findall(equation.left)
         if len(operands) == 2:
+            if _TOO_MUCH.fullmatch(equation.left) and int(operands[0]) < int(operands[1]):
+                return False
             there = {str(int(operand)) for operand in operands} & known
             product = "*" in equation.left
             if not there or not (product or len({*map(int, operands)}) == len(there)):

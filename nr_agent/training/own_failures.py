@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nr_agent.answers import states_answer
-from nr_agent.detection.grounding import is_second_look
+from nr_agent.detection.grounding import grounded, is_second_look
 from nr_agent.detection.labels import label_trace, slip, wrong_equation
 from nr_agent.detection.traces import Traced
 from nr_agent.equations import Equation, equations
@@ -68,9 +68,10 @@ def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> lis
                 branches += [_example(tokenizer, traced, kept, BRANCH, remedy)] if remedy and kept else []
                 continue
             redone = redo(traced, number)
-            if label.intra_step and WRONG not in (redone or ""):
-                redone = _redo_otherwise(traced, number, rng)
-            if redone is None or (WRONG in redone) != label.intra_step or slip(redone, traced.problem.text, before):
+            text, problem = traced.steps[number].text, traced.problem.text
+            if label.intra_step and (WRONG not in (redone or "") or not grounded(text, problem, before[:-1])):
+                redone = _redo_otherwise(traced, number, rng) or redone
+            if redone is None or (WRONG in redone) != label.intra_step or slip(redone, problem, before):
                 continue
             example = _example(tokenizer, traced, number + 1, RECHECK, redone)
             if label.intra_step:
@@ -243,12 +244,8 @@ def _judged(traced: Traced, number: int, again: str) -> str | None:
     text = traced.steps[number].text
     claim = again.removeprefix(REDO).rpartition("So ")[2]
     verdict = RIGHT if RIGHT in claim else WRONG
-    said, _, after = claim.partition(f", {verdict}")
-    if verdict == RIGHT and said not in text:
-        return again.replace(f", {RIGHT}", f", {WRONG}")
-    if verdict == WRONG and said in text:
-        return again.replace(f", {WRONG}{after}", f", {RIGHT}{after if after.startswith('.') else ''}")
-    return again
+    said = claim.partition(f", {verdict}")[0]
+    return again.replace(f", {verdict}", f", {RIGHT if said in text else WRONG}")
 
 
 def _redo_count(traced: Traced, number: int, word: str, text: str) -> str | None:
@@ -269,11 +266,11 @@ def _redo_count(traced: Traced, number: int, word: str, text: str) -> str | None
         elif found := _TOTAL.findall(step.text):
             total = int(found[-1])
     claim = f"{REDO}{look_through(spelled, letter)}. So {word} has {count}"
-    added = f", {total}+{count}={total + count}" if count else ""
-    if there and slip(text, traced.problem.text) is None and text.strip().endswith(f" has {count}{added}"):
-        return f"{claim}, {RIGHT}"
-    # The total that had been added up wrongly would be gone on with, were it not said again.
-    return f"{claim}, {WRONG}, {total}+{count}={total + count}"
+    added = f", {total}+{count}={total + count}"
+    said = f" has {count}{added if count else ''}"
+    right = there and slip(text, traced.problem.text) is None and text.strip().endswith(said)
+    # A total that had been added up wrongly would be gone on with, were it not said again, whatever the verdict.
+    return f"{claim}, {RIGHT if right else WRONG}{added}"
 
 
 def _verdict(result: int, target: int) -> str:

@@ -33,7 +33,7 @@ def traced(problem, *texts):
         (COUNTDOWN, ["Try 4*7=27, 27+3=30. Not 31."], "So 4*7=28, 28+3=31, not what I had. That is 31."),
         (COUNTDOWN, ["Try 7/3=2, 2*4=8. Not 31."], "7/3 does not come out even, not what I had. Not 31."),
         (LETTERS, ["the: t h e has 1, 0+1=1", "terms: t e r m s has 0"], "So terms has 1, not what I had, 1+1=2"),
-        (LETTERS, ["the: t h e has 1, 0+1=1"], "So the has 1, as I had"),
+        (LETTERS, ["the: t h e has 1, 0+1=1"], "So the has 1, as I had, 0+1=1"),
         (LETTERS, ["e in t no, e yes 1, r no, m no. So term has 1, 0+1=1"], "So terms has 1, not what I had, 0+1=1"),
         (COUNTDOWN, ["Try 4*7=28, 28+3=31. That is 33."], "So 4*7=28, 28+3=31, not what I had. That is 31."),
         (COUNTDOWN, ["Try 4*7=28, 28+3=31. Not 31."], "So 4*7=28, 28+3=31, not what I had. That is 31."),
@@ -63,6 +63,21 @@ def test_outside_a_search_another_way_is_what_is_still_missing():
     assert ways == {"Let me try another way. 69*2=138"}
     trace = traced(DIVISOR, "69*2=138", "143-138=5", "69*2=138")
     assert another_way(trace, 2, random.Random(0)) == "Let me try another way. 5*13=65"
+
+
+def test_what_leads_below_zero_is_answered_by_a_multiple_that_fits(tokenizer):
+    prompt = tokenizer.encode(DIVISOR)
+    trace, ids = Traced(Problem(text=DIVISOR, task="gcd"), 0, []), [*prompt]
+    for text in ("69*3=207\n\n", "143-207=4\n\n"):
+        step = tokenizer.encode(text)
+        trace.steps.append(TracedStep(len(ids), len(ids) + len(step), text, [-0.1] * len(step), [0.0] * len(step)))
+        ids += step
+    trace.ids = ids
+    remedies = [
+        tokenizer.decode([label for label in labels if label != IGNORED])
+        for _, labels in own_examples(tokenizer, [trace])
+    ]
+    assert "Let me redo that: 2*9=18, 2*6+1=13, 69*2=138. So 69*2=138, not what I had\n\n" in remedies
 
 
 def test_a_number_from_nowhere_is_answered_by_what_should_stand_there(tokenizer):
