@@ -284,13 +284,15 @@ class Scheduler:
         if self.tap is None:
             return
         longest = max(len(tokens) for tokens in pending)
-        values = self.tap.take(len(jobs) * longest).view(len(jobs), longest, -1)
+        # One copy for all rows: each would cost as much, and wait for the device.
+        values = self.tap.take(len(jobs) * longest).to("cpu", copy=True).view(len(jobs), longest, -1)
         for row, (job, start, tokens) in enumerate(zip(jobs, starts, pending, strict=True)):
             # The last token's reading belongs to the token behind it: it comes with that one, or when flushed.
             end = len(job.state.ids) if job.request.flush or self._writes(job) else len(job.state.ids) - 1
             fresh, stale = max(0, job.state.read - start), min(len(tokens), end - start)
             if job.request.readings and fresh < stale:
-                job.parts.append((start + fresh, values[row, fresh:stale].to("cpu", copy=True)))
+                own = values[row, fresh:stale]
+                job.parts.append((start + fresh, own if longest == 1 else own.clone()))  # lets go of the padding
                 self._show(job)
             job.state.read = max(job.state.read, start + stale)
 

@@ -20,6 +20,9 @@ from nr_agent.neurons.site import Reader, Site
 _LARGE = 1 << 17
 """Numbers of an input from which on it is read at once, and let go."""
 
+_JOINED = 1 << 17
+"""Numbers of all inputs from which on moving them together costs more than an operation for each site."""
+
 Keep = Callable[[Tensor], None]
 
 
@@ -46,10 +49,10 @@ class Held:
 
     def take(self, rows: int) -> Tensor:
         """The readings of the last pass, `[rows, channels]` float32, site by site."""
-        flat = [given.reshape(-1, given.shape[-1])[:rows] for given in self._inputs if given is not None]
-        if len(flat) < len(self._inputs):
+        held = [given for given in self._inputs if given is not None]
+        if len(held) < len(self._inputs) or sum(given.numel() for given in held) > _JOINED:
             return torch.cat([self._one(number)[:rows] for number in range(len(self._inputs))], 1)
-        joined = torch.cat(flat, 1)
+        joined = torch.cat([given.reshape(-1, given.shape[-1])[:rows] for given in held], 1)
         if self._width == 1:
             return joined.index_select(1, self._index).float()
         heads = joined.view(joined.shape[0], -1, self._width).index_select(1, self._index)

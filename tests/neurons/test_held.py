@@ -29,7 +29,9 @@ def by_hooks(model):
     return NeuronTap(find_sites(model), CHANNELS, torch.device("cpu"))
 
 
-def test_what_is_read_behind_the_pass_is_what_is_read_within_it(model):
+@pytest.mark.parametrize("joined", [0, 1 << 17])
+def test_what_is_read_behind_the_pass_is_what_is_read_within_it(model, monkeypatch, joined):
+    monkeypatch.setattr("nr_agent.neurons.held._JOINED", joined)
     hooked = by_hooks(model)
     within = read(model, hooked)
     hooked.remove()
