@@ -56,7 +56,8 @@ class Held:
         if self._width == 1:
             return joined.index_select(1, self._index).float()
         heads = joined.view(joined.shape[0], -1, self._width).index_select(1, self._index)
-        return heads.float().norm(dim=-1)
+        norms: Tensor = heads.float().norm(dim=-1)
+        return norms
 
     def remove(self) -> None:
         """Let the modules be called as before."""
@@ -118,10 +119,9 @@ def watch(module: nn.Module, keep: Keep) -> Callable[[], None]:
     Returns:
         What ends it. Several may watch a module, and leave in any order.
     """
-    watched: Any = vars(module).get("forward")
-    if getattr(watched, "keepers", None) is None:
-        watched = _watched(module)
-        module.forward = watched
+    current = vars(module).get("forward")
+    watched: Any = current if hasattr(current, "keepers") else _watched(module)
+    module.forward = watched
     watched.keepers.append(keep)
 
     def remove() -> None:

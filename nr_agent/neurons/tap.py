@@ -152,7 +152,8 @@ def _lasting(model: Any, sites: Sequence[Site]) -> set[Place]:
 
 
 def _probe(model: Any) -> Tensor:
-    return torch.tensor([[1, 2, 3]], device=input_device(model)) % model.config.get_text_config().vocab_size
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    return torch.tensor([[1, 2, 3]], device=input_device(model)) % vocabulary
 
 
 @torch.no_grad()
