@@ -119,8 +119,8 @@ def watch(module: nn.Module, keep: Keep) -> Callable[[], None]:
     Returns:
         What ends it. Several may watch a module, and leave in any order.
     """
-    current = vars(module).get("forward")
-    watched: Any = current if hasattr(current, "keepers") else _watched(module)
+    current: Any = vars(module).get("forward")
+    watched = _watched(module) if getattr(current, "keepers", None) is None else current
     module.forward = watched
     watched.keepers.append(keep)
 
