@@ -119,7 +119,7 @@ def watch(module: nn.Module, keep: Keep) -> Callable[[], None]:
     Returns:
         What ends it. Several may watch a module, and leave in any order.
     """
-    current: Any = vars(module).get("forward")
+    current = vars(module).get("forward", module.forward)
     watched = _watched(module) if getattr(current, "keepers", None) is None else current
     module.forward = watched
     watched.keepers.append(keep)
