@@ -126,7 +126,7 @@ def watch(module: nn.Module, keep: Keep) -> Callable[[], None]:
 
     def remove() -> None:
         watched.keepers.remove(keep)
-        if not watched.keepers and vars(module).get("forward") is watched:
+        if not watched.keepers and module.forward is watched:
             if watched.own is None:
                 del module.forward
             else:
