@@ -119,14 +119,15 @@ def watch(module: nn.Module, keep: Keep) -> Callable[[], None]:
     Returns:
         What ends it. Several may watch a module, and leave in any order.
     """
-    current = vars(module).get("forward", module.forward)
-    watched = _watched(module) if getattr(current, "keepers", None) is None else current
+    current = vars(module).get("forward")
+    watched: Any = _watched(module) if getattr(current, "keepers", None) is None else current
     module.forward = watched
     watched.keepers.append(keep)
 
     def remove() -> None:
         watched.keepers.remove(keep)
-        if not watched.keepers and module.forward is watched:
+        still = vars(module).get("forward") is watched
+        if still and not watched.keepers:
             if watched.own is None:
                 del module.forward
             else:
