@@ -70,7 +70,8 @@ def _numbers(texts: Iterable[str]) -> set[str]:
 def _operands_grounded(text: str, claims: str, problem: str, before: Sequence[str]) -> bool:
     """Both operands of a sum, a difference or a quotient are known; of a product one, or what it comes to.
 
-    No more is taken away than there is: a multiple that is too large leads below zero, and away from the divisor.
+    Less is taken away than there is: a multiple that is too large leads below zero, and one that is equal was the
+    divisor already.
     """
     if is_second_look(text) and before and _goes_over(claims, before):
         return True
@@ -80,7 +81,7 @@ def _operands_grounded(text: str, claims: str, problem: str, before: Sequence[st
     for equation in equations(claims):
         operands = _NUMBER.findall(equation.left)
         if len(operands) == 2:
-            if _TOO_MUCH.fullmatch(equation.left) and int(operands[0]) < int(operands[1]):
+            if _TOO_MUCH.fullmatch(equation.left) and int(operands[0]) <= int(operands[1]):
                 return False
             there = {str(int(operand)) for operand in operands} & known
             product = "*" in equation.left

@@ -20,7 +20,8 @@ from nr_agent.equations import Equation, equations
 from nr_agent.tasks import held_out
 from nr_agent.tokens import BRANCH, RECHECK, STEP_END
 from nr_agent.training.corpus import IGNORED, Example
-from nr_agent.training.traces import TEACHERS, Habits, teach
+from nr_agent.training.following import attempt, following, missing_step, verdict, written
+from nr_agent.training.traces import TEACHERS
 from nr_agent.training.traces.arithmetic import apply, work_out
 from nr_agent.training.traces.families import Attempt, countdown_attempts, look_through, parse_countdown
 
@@ -32,7 +33,6 @@ _ATTEMPT = re.compile(r"(-?\d+)([-+*/])(-?\d+)=(-?\d+), (-?\d+)([-+*/])(-?\d+)=(
 _COUNTED = re.compile(r"(?:(\S+): \S(?: \S)*|So (\S+)) has \d+")
 _TOTAL = re.compile(r"\d+\+\d+=(\d+)")
 _MULTIPLE = re.compile(r"(\d+) is (\d+)\*(\d+)")
-_LEAD = re.compile(r"^(?:First|Then|Next|Now) ")
 _ASKED = re.compile(r'letter "(\w)"')
 
 
@@ -43,7 +43,7 @@ def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> lis
     `<|branch|>` and one that was not written yet, and some slips, taken back, are too. As many sound steps as slips
     get a needless `<|recheck|>`, answered by a confirmation: a model that saw mostly slips there would "correct" what
     is right. Half of them are those of which the model was least sure, as a detector's false alarms are. Only the
-    remedy counts in the loss.
+    remedy counts in the loss, and the step that follows from it where that is known.
 
     Args:
         tokenizer: the model's, with the correction tokens.
@@ -58,14 +58,18 @@ def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> lis
         if held_out(traced.problem.text):
             continue
         before: list[str] = []
-        for number, label in enumerate(label_trace(traced)):
+        labels = label_trace(traced)
+        for number, label in enumerate(labels):
+            # What follows from a remedy is known where nothing else went wrong before it.
+            known = not any(earlier.intra_step for earlier in labels[:number])
             # What repeats after an answer verifies it, with or without trial answers to tell.
             circles = label.inter_step and not label.intra_step and not any(map(states_answer, before))
             before.append(traced.steps[number].text)
             if circles:
                 remedy = another_way(traced, number, rng)
                 kept = number + 1 if rng.random() < 0.5 else number
-                branches += [_example(tokenizer, traced, kept, BRANCH, remedy)] if remedy and kept else []
+                if remedy and kept:
+                    branches.append(_example(tokenizer, traced, kept, BRANCH, _on(traced, kept, remedy, known, rng)))
                 continue
             redone = redo(traced, number)
             text, problem = traced.steps[number].text, traced.problem.text
@@ -73,11 +77,14 @@ def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> lis
                 redone = _redo_otherwise(traced, number, rng) or redone
             if redone is None or (WRONG in redone) != label.intra_step or slip(redone, problem, before):
                 continue
+            redone = _on(traced, number + 1, redone, known, rng)
             example = _example(tokenizer, traced, number + 1, RECHECK, redone)
             if label.intra_step:
                 slips.append(example)
                 given_up = another_way(traced, number - 1, rng) if number and rng.random() < 0.4 else None
-                branches += [_example(tokenizer, traced, number, BRANCH, given_up)] if given_up else []
+                if given_up:
+                    given_up = _on(traced, number, given_up, known, rng)
+                    branches.append(_example(tokenizer, traced, number, BRANCH, given_up))
             else:
                 sound.append((min(traced.steps[number].logprobs), example))
     sound.sort(key=lambda entry: entry[0])
@@ -85,6 +92,16 @@ def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> lis
     unsure, others = sound[: (wanted + 1) // 2], sound[(wanted + 1) // 2 :]
     needless = unsure + rng.sample(others, min(wanted // 2, len(others)))
     return branches + slips + [example for _, example in needless]
+
+
+def _on(traced: Traced, kept: int, remedy: str, known: bool, rng: random.Random) -> str:
+    """A remedy behind the kept steps, with the step that follows from it where that is known.
+
+    Without it a model that has mended a value goes on with the one that it had before.
+    """
+    steps = [*(step.text for step in traced.steps[:kept]), remedy]
+    after = following(traced.problem, steps, rng) if known and traced.problem.task in TEACHERS else None
+    return remedy if after is None else f"{remedy}{STEP_END}{after}"
 
 
 def redo(traced: Traced, number: int) -> str | None:
@@ -137,46 +154,14 @@ def another_way(traced: Traced, number: int, rng: random.Random) -> str | None:
     Of a search it is an attempt (the solution, far more often than not), of anything else the first step of the
     teacher's way that is still missing.
     """
-    if traced.problem.task == "countdown":
-        return _another_attempt(traced, number, rng)
-    missing = _missing_step(traced, number, rng)
-    return None if missing is None else f"{OTHER_WAY} {missing}"
-
-
-def _missing_step(traced: Traced, number: int, rng: random.Random) -> str | None:
-    """The first step of the teacher's way that was not written yet, the one with this number included."""
-    family, before = traced.problem.task, "".join(step.text for step in traced.steps[: number + 1])
-    if family not in TEACHERS:
-        return None
-    plain = Habits(redo=0.0, slip=0.0, passes=(1.0,), closing=0.0, stopped=0.0)
-    way = teach(family, traced.problem.text, rng, plain)
-    steps = (_LEAD.sub("", "".join(span.text for span in step)) for step in way.steps)
-    return next((step for step in steps if step not in before), None)
-
-
-def _another_attempt(traced: Traced, number: int, rng: random.Random) -> str | None:
-    numbers, target = parse_countdown(traced.problem.text)
     before = "".join(step.text for step in traced.steps[: number + 1])
-    fresh: list[Attempt] = []
-    solving: list[Attempt] = []
-    for attempt in countdown_attempts(numbers):
-        if _written(attempt) not in before:
-            (solving if attempt.result == target else fresh).append(attempt)
-    pool = solving if solving and (rng.random() < 0.85 or not fresh) else fresh
-    if not pool:
-        return None
-    chosen = rng.choice(pool)
-    return f"{OTHER_WAY} Try {_written(chosen)}. {_verdict(chosen.result, target)}"
-
-
-def _written(attempt: Attempt) -> str:
-    (a, op, b), (x, op2, y) = attempt.first, attempt.second
-    return f"{a}{op}{b}={apply(a, op, b)}, {x}{op2}{y}={attempt.result}"
+    step = (attempt if traced.problem.task == "countdown" else missing_step)(traced.problem, before, rng)
+    return None if step is None else f"{OTHER_WAY} {step}"
 
 
 def _redo_otherwise(traced: Traced, number: int, rng: random.Random) -> str | None:
     """What should stand in place of a right calculation with a number from nowhere."""
-    missing = _missing_step(traced, number, rng)
+    missing = missing_step(traced.problem, "".join(step.text for step in traced.steps[: number + 1]), rng)
     searched = missing is None or _ATTEMPT.search(missing) or _COUNTED.search(missing)
     again = None if searched else _redo_calculation(str(missing))
     return None if again is None else again.replace(f", {RIGHT}", f", {WRONG}")
@@ -215,18 +200,18 @@ def _redo_attempt(
         return (
             f"{head}. So {a}{op}{b}={first}, {second[0]}{op2}{second[1]} does not come out even, {WRONG}. Not {target}."
         )
-    verdict = _verdict(value, target) in traced.steps[number].text
-    right = verdict and (first, value, target) == (int(inner), int(result), int(claimed))
+    judged = verdict(value, target) in traced.steps[number].text
+    right = judged and (first, value, target) == (int(inner), int(result), int(claimed))
     return (
         f"{head}, {work_out(second[0], op2, second[1])}. So {a}{op}{b}={first}, {second[0]}{op2}{second[1]}={value}, "
-        f"{RIGHT if right else WRONG}. {_verdict(value, target)}"
+        f"{RIGHT if right else WRONG}. {verdict(value, target)}"
     )
 
 
 def _nearest_attempt(traced: Traced, number: int, like: tuple[str, str, str, str]) -> str | None:
     numbers, target = parse_countdown(traced.problem.text)
     before = "".join(step.text for step in traced.steps[:number])
-    unmade = [attempt for attempt in countdown_attempts(numbers) if _written(attempt) not in before]
+    unmade = [attempt for attempt in countdown_attempts(numbers) if written(attempt) not in before]
     if not unmade:
         return None
 
@@ -236,7 +221,7 @@ def _nearest_attempt(traced: Traced, number: int, like: tuple[str, str, str, str
 
     chosen = max(unmade, key=alike)
     worked = ", ".join(work_out(*part) for part in (chosen.first, chosen.second))
-    return f"{REDO}{worked}. So {_written(chosen)}, {WRONG}. {_verdict(chosen.result, target)}"
+    return f"{REDO}{worked}. So {written(chosen)}, {WRONG}. {verdict(chosen.result, target)}"
 
 
 def _judged(traced: Traced, number: int, again: str) -> str | None:
@@ -271,10 +256,6 @@ def _redo_count(traced: Traced, number: int, word: str, text: str) -> str | None
     right = there and slip(text, traced.problem.text) is None and text.strip().endswith(said)
     # A total that had been added up wrongly would be gone on with, were it not said again, whatever the verdict.
     return f"{claim}, {RIGHT if right else WRONG}{added}"
-
-
-def _verdict(result: int, target: int) -> str:
-    return f"That is {target}." if result == target else f"Not {target}."
 
 
 def _pair(equation: Equation) -> tuple[int, str, int] | None:

@@ -40,6 +40,7 @@ def test_whatever_the_teacher_writes_rests_on_something(family):
         (DIVISOR, ["69*2=138", "143-138=5"], "Now 6*15=90", False),
         (DIVISOR, ["69*2=138", "143-138=5"], "Then 149-90=59", False),
         (DIVISOR, ["69*3=207"], "143-207=-64", False),
+        (DIVISOR, [], "143-143=0", False),
         (DIVISOR, ["69*2=138"], "Wait, let me redo that: 9*2=18, 6*2+1=13. So 69*2=138, as I had", True),
         (DIVISOR, ["69*2=138"], "Wait, let me redo that: 9*2=18, 6*2+1=13. So 60-9=51, not what I had", False),
         (DIVISOR, ["69*2=138"], "13-8=5, 3-3=0, 1-1=0. So 143-138=5", True),  # columns are no claims

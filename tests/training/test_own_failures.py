@@ -77,7 +77,7 @@ def test_what_leads_below_zero_is_answered_by_a_multiple_that_fits(tokenizer):
         tokenizer.decode([label for label in labels if label != IGNORED])
         for _, labels in own_examples(tokenizer, [trace])
     ]
-    assert "Let me redo that: 2*9=18, 2*6+1=13, 69*2=138. So 69*2=138, not what I had\n\n" in remedies
+    assert "Let me redo that: 2*9=18, 2*6+1=13, 69*2=138. So 69*2=138, not what I had\n\n143-138=5\n\n" in remedies
 
 
 def test_a_number_from_nowhere_is_answered_by_what_should_stand_there(tokenizer):
@@ -92,7 +92,7 @@ def test_a_number_from_nowhere_is_answered_by_what_should_stand_there(tokenizer)
         tokenizer.decode([label for label in labels if label != IGNORED])
         for _, labels in own_examples(tokenizer, [trace])
     ]
-    assert "Let me redo that: 13*5: 5*3=15, 5*1+1=6, 13*5=65. So 5*13=65, not what I had\n\n" in remedies
+    assert "Let me redo that: 13*5: 5*3=15, 5*1+1=6, 13*5=65. So 5*13=65, not what I had\n\n69-65=4\n\n" in remedies
 
 
 def test_another_way_is_an_attempt_that_was_not_made_yet():

@@ -91,7 +91,7 @@ def test_the_models_own_slip_is_answered_by_a_right_calculation(tokenizer):
     )
     (example,) = own_examples(tokenizer, [traced])[:1]
     remedy = tokenizer.decode([label for label in example[1] if label != IGNORED])
-    assert remedy == "Let me redo that: 2+5=7, 1+3=4. So 12+35=47, not what I had\n\n"
+    assert remedy.startswith("Let me redo that: 2+5=7, 1+3=4. So 12+35=47, not what I had\n\n")
 
 
 def test_as_many_sound_steps_as_slips_are_rechecked_and_half_of_them_are_those_it_was_least_sure_of(tokenizer):
@@ -109,8 +109,8 @@ def test_as_many_sound_steps_as_slips_are_rechecked_and_half_of_them_are_those_i
         tokenizer.decode([label for label in labels if label != IGNORED])
         for _, labels in own_examples(tokenizer, [*sure, *wrong, *unsure])
     ]
-    corrected = [text for text in remedies if text.endswith("not what I had\n\n")]
-    confirmed = [text for text in remedies if text.endswith("as I had\n\n") and text not in corrected]
+    corrected = [text for text in remedies if ", not what I had\n\n" in text]
+    confirmed = [text for text in remedies if ", as I had\n\n" in text]
     assert (len(corrected), len(confirmed)) == (10, 10)
     assert sum(any(f"So 12+{number}=" in text for number in range(60, 65)) for text in confirmed) == 5
 
