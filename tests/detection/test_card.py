@@ -175,7 +175,7 @@ def made(engine, number, family, wrong=0.3, again=0.5):
 @pytest.fixture(scope="module")
 def fitted(engine, tmp_path_factory):
     out = tmp_path_factory.mktemp("fitted")
-    traces = [made(engine, number, family) for number in range(70) for family in ("chain_sum", "gcd")]
+    traces = [made(engine, number, family) for number in range(70) for family in ("chain_sum", "products")]
     return out, fit_on(engine, traces, out), traces
 
 
@@ -230,7 +230,7 @@ def test_the_card_has_every_figure_and_every_control(fitted):
         assert all({"auroc", "recall"} <= set(control) for control in row["controls"].values())
         low, high = row["false_alarm_traces_interval"]
         assert low <= row["false_alarm_traces"] <= high
-        assert set(row["transfer"]) == set(row["transfer"]["gcd"]) == {"chain_sum", "gcd"}
+        assert set(row["transfer"]) == set(row["transfer"]["products"]) == {"chain_sum", "products"}
         assert sum(one["n"] for one in row["reliability"]) == tested
     assert set(card["injected"]) >= {"natural to injected", "injected to natural"}
     assert card["microseconds_per_token"] > 0
@@ -268,9 +268,13 @@ def test_policies_may_ask_for_more_or_fewer_alarms_and_get_the_next_lower_share(
     points = dict(own["intra_step"].points)
     assert list(points) == sorted(points)
     assert list(points.values()) == sorted(points.values(), reverse=True)
-    bolder = {level.settings.level: level.settings for level in detector.at({"intra_step": 0.45}).levels}
-    assert bolder["intra_step"].alpha == 0.4
-    assert bolder["intra_step"].threshold == points[0.4]
+    share = max(points)
+    bolder = {level.settings.level: level.settings for level in detector.at({"intra_step": share + 0.05}).levels}
+    assert bolder["intra_step"].alpha == share
+    assert bolder["intra_step"].threshold == points[share]
     assert bolder["instance"] == own["instance"]
+    several = own["intra_step"].model_copy(update={"points": ((0.1, 0.9), (0.2, 0.7), (0.4, 0.5))})
+    asked = [several.at(share) for share in (0.1, 0.3, 0.4, 0.9)]
+    assert [(one.alpha, one.threshold) for one in asked] == [(0.1, 0.9), (0.2, 0.7), (0.4, 0.5), (0.4, 0.5)]
     with pytest.raises(DetectorError, match="calibrated"):
         detector.at({"intra_step": 0.01})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shlex
 import subprocess
@@ -238,7 +239,7 @@ def test_every_mistake_has_an_exit_code_and_no_traceback(place, tmp_path):
         ("episodes annotate aa note --step 99", 3),
         ("db prune", 2),
         (f"db check --store {tmp_path / 'text'}", 4),
-        (f"train --data {tmp_path} --out {tmp_path / 'run'}", 1),
+        (f"train --data {tmp_path} --out {tmp_path / 'run'}", 1 if importlib.util.find_spec("trl") else 2),
     ):
         command = [sys.executable, "-m", "nr_agent.cli", *shlex.split(line)]
         done = subprocess.run(command, capture_output=True, text=True)
