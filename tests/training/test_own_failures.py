@@ -65,34 +65,29 @@ def test_outside_a_search_another_way_is_what_is_still_missing():
     assert another_way(trace, 2, random.Random(0)) == "Let me try another way. 5*13=65"
 
 
-def test_what_leads_below_zero_is_answered_by_a_multiple_that_fits(tokenizer):
-    prompt = tokenizer.encode(DIVISOR)
-    trace, ids = Traced(Problem(text=DIVISOR, task="gcd"), 0, []), [*prompt]
-    for text in ("69*3=207\n\n", "143-207=4\n\n"):
-        step = tokenizer.encode(text)
-        trace.steps.append(TracedStep(len(ids), len(ids) + len(step), text, [-0.1] * len(step), [0.0] * len(step)))
+@pytest.mark.parametrize(
+    ("steps", "remedy"),
+    [
+        (  # a multiple that is too large leads below zero: one that fits
+            ["69*3=207", "143-207=4"],
+            "Let me redo that: 2*9=18, 2*6+1=13, 69*2=138. So 69*2=138, not what I had\n\n143-138=5\n\n",
+        ),
+        (  # a number from nowhere: what should stand there
+            ["69*2=138", "143-138=5", "6*15=90"],
+            "Let me redo that: 13*5: 5*3=15, 5*1+1=6, 13*5=65. So 5*13=65, not what I had\n\n69-65=4\n\n",
+        ),
+    ],
+)
+def test_a_step_that_leads_astray_is_answered_by_the_one_that_was_due(tokenizer, steps, remedy):
+    trace, ids = Traced(Problem(text=DIVISOR, task="gcd"), 0, []), tokenizer.encode(DIVISOR)
+    for text in steps:
+        step = tokenizer.encode(f"{text}\n\n")
+        placed = TracedStep(len(ids), len(ids) + len(step), f"{text}\n\n", [-0.1] * len(step), [0.0] * len(step))
+        trace.steps.append(placed)
         ids += step
     trace.ids = ids
-    remedies = [
-        tokenizer.decode([label for label in labels if label != IGNORED])
-        for _, labels in own_examples(tokenizer, [trace])
-    ]
-    assert "Let me redo that: 2*9=18, 2*6+1=13, 69*2=138. So 69*2=138, not what I had\n\n143-138=5\n\n" in remedies
-
-
-def test_a_number_from_nowhere_is_answered_by_what_should_stand_there(tokenizer):
-    prompt = tokenizer.encode(DIVISOR)
-    trace, ids = Traced(Problem(text=DIVISOR, task="gcd"), 0, []), [*prompt]
-    for text in ("69*2=138\n\n", "143-138=5\n\n", "6*15=90\n\n"):
-        step = tokenizer.encode(text)
-        trace.steps.append(TracedStep(len(ids), len(ids) + len(step), text, [-0.1] * len(step), [0.0] * len(step)))
-        ids += step
-    trace.ids = ids
-    remedies = [
-        tokenizer.decode([label for label in labels if label != IGNORED])
-        for _, labels in own_examples(tokenizer, [trace])
-    ]
-    assert "Let me redo that: 13*5: 5*3=15, 5*1+1=6, 13*5=65. So 5*13=65, not what I had\n\n69-65=4\n\n" in remedies
+    examples = own_examples(tokenizer, [trace])
+    assert remedy in [tokenizer.decode([label for label in labels if label != IGNORED]) for _, labels in examples]
 
 
 def test_another_way_is_an_attempt_that_was_not_made_yet():
