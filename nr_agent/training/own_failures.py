@@ -126,7 +126,7 @@ def _redo_first(traced: Traced, number: int) -> str | None:
     if any(phrase in text for phrase in (OTHER_WAY, REDO)):
         return None
     if match := _ATTEMPT.search(text):
-        return _redo_attempt(traced, number, *match.groups())
+        return _redo_attempt(traced, number, match)
     if match := _COUNTED.search(text):
         return _redo_count(traced, number, match[1] or match[2], text)
     return _redo_calculation(text)
@@ -167,23 +167,12 @@ def _redo_otherwise(traced: Traced, number: int, rng: random.Random) -> str | No
     return None if again is None else again.replace(f", {RIGHT}", f", {WRONG}")
 
 
-def _redo_attempt(
-    traced: Traced,
-    number: int,
-    a: str,
-    op: str,
-    b: str,
-    inner: str,
-    x: str,
-    op2: str,
-    y: str,
-    result: str,
-    claimed: str,
-) -> str | None:
+def _redo_attempt(traced: Traced, number: int, made: re.Match[str]) -> str | None:
     """Both calculations of an attempt; the second one with the inner value as it really is.
 
     An attempt with numbers that are not the problem's is answered by the one that is most like it.
     """
+    a, op, b, inner, x, op2, y, result, claimed = made.groups()
     numbers, target = parse_countdown(traced.problem.text)
     other = y if x == inner else x
     if sorted(map(int, (a, b, other))) != sorted(numbers):

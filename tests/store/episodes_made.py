@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from nr_agent.episode import Episode, Intervention, Problem, ReadingSummary, Step, Usage
 from nr_agent.events import ChannelEvidence, Evidence, InstanceFailure, InterStepFailure, IntraStepFailure
 from nr_agent.ids import new_id
+from nr_agent.store import EpisodeStore
 
 _text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 _number = st.floats(allow_nan=False, allow_infinity=False)
@@ -129,3 +130,12 @@ def episodes(draw: st.DrawFn) -> Episode:
 
 
 _EVENTS = (IntraStepFailure, InterStepFailure, InstanceFailure)
+
+
+def go_on_and_begin(store: EpisodeStore, text: str) -> None:
+    """A step of the episode `before`, and a whole episode `during` whose last step is discarded."""
+    store.add("before", a_step(4, "think", text))
+    store.begin(an_episode("during"))
+    store.add("during", a_step(4, "think", text))
+    store.discard("during", [4])
+    store.finish("during", status="completed", answer="47", correct=True)

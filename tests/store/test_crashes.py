@@ -177,7 +177,7 @@ def test_threads_that_write_at_once_lose_nothing(anywhere):
         assert len(list(store.find(EpisodeFilter(status="completed")))) == 6
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork a process")
 def test_a_forked_child_writes_with_its_own_connections(lasting):
     with EpisodeStore(lasting) as store:
         store.begin(an_episode("parent"))

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from episodes_made import a_step, an_episode
+from episodes_made import a_step, an_episode, go_on_and_begin
 
 from nr_agent.errors import StoreError
 from nr_agent.store import EpisodeStore
@@ -32,11 +32,7 @@ def test_a_full_disk_loses_nothing_and_stops_nobody(tmp_path, caplog):
     with EpisodeStore(path) as store:
         store.begin(an_episode("before"))
         fill(store)
-        store.add("before", a_step(4, "think", BIG))
-        store.begin(an_episode("during"))
-        store.add("during", a_step(4, "think", BIG))
-        store.discard("during", [4])
-        store.finish("during", status="completed", answer="47", correct=True)
+        go_on_and_begin(store, BIG)
         # The one who asks in the meantime sees everything.
         assert store.get("before").steps[4].text == BIG
         during = store.get("during")

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from episodes_made import a_step, an_episode
+from episodes_made import a_step, an_episode, go_on_and_begin
 
 from nr_agent.errors import StoreError
 from nr_agent.store import EpisodeFilter, EpisodeStore
@@ -156,11 +156,7 @@ def test_thinking_goes_on_beside_a_failing_database_and_everything_is_there_afte
     with EpisodeStore(url, busy_timeout=0.1) as store:
         store.begin(an_episode("before"))
         with fault(store, url):
-            store.add("before", a_step(4, "think", text))
-            store.begin(an_episode("during"))
-            store.add("during", a_step(4, "think", text))
-            store.discard("during", [4])
-            store.finish("during", status="completed", answer="47", correct=True)
+            go_on_and_begin(store, text)
             # Whoever thinks sees everything, whatever the database can tell.
             assert store.get("before").steps[4].text == text
         during = store.get("during")

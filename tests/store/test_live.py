@@ -234,7 +234,7 @@ def test_forks_that_write_side_by_side_leave_what_the_database_says(lasting):
         assert [step.index for step in store.get("e").steps] == list(range(81))
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform cannot fork a process")
 @pytest.mark.parametrize("options", [{}, {"redact": str.upper}])
 def test_a_child_that_is_forked_while_an_episode_is_looked_at_looks_at_it(lasting, options):
     with EpisodeStore(lasting, **options) as store:
