@@ -54,6 +54,7 @@ class Runner:
         self._additive = model.config._attn_implementation == "eager"
         accepted = inspect.signature(model.forward).parameters
         self._keeps = "logits_to_keep" in accepted
+        self._cache = "cache" if "cache" in accepted else "past_key_values"  # before transformers 5.24
         if "position_ids" not in accepted:
             raise ModelError(
                 f"{self.config.model_type} takes no positions", hint="use a model with rotary or learned positions"
@@ -84,13 +85,14 @@ class Runner:
         self.cache.begin(list(slots), positions, view)
         last = [len(row) - 1 for row in rows]
         kept = sorted(set(last)) if self._keeps else list(range(longest))
-        extra = {"logits_to_keep": torch.tensor(kept, device=self.device)} if self._keeps else {}
+        extra: dict[str, Any] = {self._cache: self.cache}
+        if self._keeps:
+            extra["logits_to_keep"] = torch.tensor(kept, device=self.device)
         output = self.model(
             input_ids=ids,
             attention_mask=self._masks(positions, view),
             # Padding must not ask for a position that the model has not learned.
             position_ids=positions.clamp(max=self.config.max_position_embeddings - 1),
-            past_key_values=self.cache,
             use_cache=True,
             **extra,
         )
