@@ -38,7 +38,9 @@ class Recheck:
             self.parts.memory.rewind(episode_id, state["branch"], before=index)
             self.parts.store.discard(episode_id, [index])
             boundaries = boundaries[:-1]
-        inserted = self.parts.remedies.recheck(boundary=self.parts.at_boundary(ref))
+        inserted = self.parts.remedies.recheck(
+            boundary=self.parts.at_boundary(ref), rollback=bool(state["action"].get("rollback"))
+        )
         intervention = make_intervention(
             state,
             "recheck",

@@ -14,6 +14,12 @@ RECHECK: Final = "<|recheck|>"
 BRANCH: Final = "<|branch|>"
 CORRECTION_TOKENS: Final = (RECHECK, BRANCH)
 
+REDO: Final = "Let me redo that: "
+"""Begins a second look at the step before it; inserted with `<|recheck|>` where that step stays."""
+
+OTHER_WAY: Final = "Let me try another way."
+"""Begins what follows `<|branch|>`."""
+
 TURN_START: Final = "<|im_start|>"
 TURN_END: Final = "<|im_end|>"
 END_OF_TEXT: Final = "<|endoftext|>"

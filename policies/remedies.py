@@ -7,11 +7,12 @@ from typing import Final, Literal
 
 from nr_agent.engine.protocol import TextCodec
 from nr_agent.errors import ConfigurationError
-from nr_agent.tokens import BRANCH, CLOSING_SENTENCE, CORRECTION_TOKENS, END_THINK, RECHECK, STEP_END
+from nr_agent.tokens import BRANCH, CLOSING_SENTENCE, CORRECTION_TOKENS, END_THINK, RECHECK, REDO, STEP_END
 
 Mode = Literal["token", "prompted"]
 
 RECHECK_WORDS: Final = "Wait, let me redo that: "
+CAREFUL_WORDS: Final = "Let me take this step carefully: "
 BRANCH_WORDS: Final = "Let me try another way.\n\n"
 
 
@@ -30,9 +31,16 @@ class Remedies:
     codec: TextCodec
     mode: Mode
 
-    def recheck(self, *, boundary: bool = True) -> list[int]:
-        """Asks for the last step again."""
-        return self._speak(RECHECK, RECHECK_WORDS, boundary)
+    def recheck(self, *, boundary: bool = True, rollback: bool = False) -> list[int]:
+        """Asks for the last step again; where it was taken back, for a careful one in its place.
+
+        A model that was taught the token reads it alone as "the next step, carefully". Behind a step that stays,
+        the first words of the second look say that it is meant.
+        """
+        if rollback:
+            return self._speak(RECHECK, CAREFUL_WORDS, boundary)
+        spoken = self._speak(RECHECK, RECHECK_WORDS, boundary)
+        return [*spoken, *self.codec.encode(REDO)] if self._has(RECHECK) else spoken
 
     def branch(self, *, boundary: bool = True) -> list[int]:
         """Asks for another way."""
@@ -46,9 +54,12 @@ class Remedies:
     def _speak(self, token: str, words: str, boundary: bool) -> list[int]:
         start = [] if boundary else self.codec.encode(STEP_END)
         identifier = self.codec.control(token)
-        if self.mode == "token" and identifier is not None:
+        if self._has(token) and identifier is not None:
             return [*start, identifier]
         return [*start, *self.codec.encode(words)]
+
+    def _has(self, token: str) -> bool:
+        return self.mode == "token" and self.codec.control(token) is not None
 
 
 def choose_mode(codec: TextCodec, mode: Literal["auto", "token", "prompted"]) -> Mode:

@@ -16,6 +16,9 @@ def fit(
     tasks: Annotated[str | None, typer.Option(help="Families, separated by commas; all by default.")] = None,
     n: Annotated[int, typer.Option(min=20, help="Problems a family.")] = 250,
     seed: Annotated[int, typer.Option(help="Seed of the first problem, among the training seeds.")] = 500_000,
+    temperature: Annotated[
+        float, typer.Option(min=0, max=2, help="At which traces are sampled: that of later use.")
+    ] = 0.6,
     alpha: Annotated[
         float, typer.Option(min=0.001, max=0.5, help="Share of good traces that may be disturbed.")
     ] = 0.05,
@@ -54,7 +57,8 @@ def fit(
     engine = load_engine(model)
     problems = [draw(family, number) for number in range(seed, seed + n) for family in families]
     promise: Any = dict.fromkeys(LEVELS, alpha)
+    promised: Any = {"alpha": promise, "temperature": temperature}
     chosen: Any = {"ranking": ranking, "layers": layers}
-    settings = FitSettings.published(alpha=promise) if published else FitSettings(alpha=promise, **chosen)
+    settings = FitSettings.published(**promised) if published else FitSettings(**promised, **chosen)
     fit_detector(engine, problems, out, settings, log=lambda line: typer.echo(line, err=True))
     typer.echo(str(out))

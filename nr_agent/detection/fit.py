@@ -36,7 +36,7 @@ from nr_agent.neurons.ranking import Ranking
 from nr_agent.neurons.writes import push_table
 
 SPLITS = ("train", "held", "calibration", "test")
-_SHARES = (0.55, 0.1, 0.175, 0.175)
+_SHARES = (0.45, 0.2, 0.175, 0.175)
 
 POINTS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 """Shares of disturbed good traces that a policy may ask for instead of the detector's own."""
@@ -63,7 +63,7 @@ class FitSettings:
 
     Attributes:
         channels: channels a level.
-        kinds: which channels each level may use. As published: heads tell of circling, FFN neurons of the rest.
+        kinds: which channels each level may use.
         temperature: at which traces are sampled: that of later use.
         max_tokens: where a trace that does not end is cut.
         alpha: share of good traces that may be disturbed, a level.
@@ -73,9 +73,7 @@ class FitSettings:
     """
 
     channels: dict[Level, int] = field(default_factory=lambda: {"intra_step": 48, "inter_step": 16, "instance": 48})
-    kinds: dict[Level, str] = field(
-        default_factory=lambda: {"intra_step": "ffn", "inter_step": "head", "instance": "ffn"}
-    )
+    kinds: dict[Level, str] = field(default_factory=lambda: dict.fromkeys(LEVELS, "any"))
     temperature: float = 0.6
     max_tokens: int = 768
     alpha: dict[Level, float] = field(
@@ -89,10 +87,11 @@ class FitSettings:
     def published(cls, **others: Any) -> FitSettings:
         """The published choice, as far as it is known: the middle layer, by what channels add to the logits.
 
-        Heads for circling, neurons for the rest, as by default. After arXiv 2604.02972 (second-hand), whose own
+        Heads for circling, FFN neurons for the rest. After arXiv 2604.02972 (second-hand), whose own
         attribution method is another one.
         """
-        return cls(ranking="logit_attribution", layers="middle", **others)
+        kinds: dict[Level, str] = {"intra_step": "ffn", "inter_step": "head", "instance": "ffn"}
+        return cls(ranking="logit_attribution", layers="middle", kinds=kinds, **others)
 
     def choice(self) -> Choice:
         """What the ranking needs of this."""

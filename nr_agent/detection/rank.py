@@ -16,7 +16,7 @@ from nr_agent.errors import DetectorError
 from nr_agent.events import LEVELS, Level
 from nr_agent.neurons.channels import Channel
 from nr_agent.neurons.mon import Group, MixtureOfNeurons
-from nr_agent.neurons.ranking import MeanDifference, Ranking, choose, choose_random
+from nr_agent.neurons.ranking import Ranking, StepDifference, choose, choose_random
 
 Layers = Literal["all", "middle"]
 
@@ -112,18 +112,21 @@ def _by_level(
     traces: Sequence[Traced],
     labelled: Sequence[Sequence[StepLabels]],
     channels: int,
-) -> dict[Level, MeanDifference]:
+) -> dict[Level, StepDifference]:
     """The difference between failing and sound steps in what is read, by level."""
-    rankings: dict[Level, MeanDifference] = {level: MeanDifference(channels) for level in LEVELS}
+    rankings: dict[Level, StepDifference] = {level: StepDifference(channels) for level in LEVELS}
     for number, values in read:
         steps, labels = traces[number].steps, labelled[number]
         if not steps:
             continue
         means = torch.stack([values[step.start - 1 : step.end - 1].mean(0) for step in steps])
+        lasts = torch.stack([values[step.end - 2] for step in steps])
         for level in LEVELS:
             known = [i for i, label in enumerate(labels) if label.of(level) is not None]
             if known:
-                rankings[level].add(means[known], torch.tensor([bool(labels[i].of(level)) for i in known]))
+                rankings[level].add(
+                    means[known], lasts[known], torch.tensor([bool(labels[i].of(level)) for i in known])
+                )
     return rankings
 
 

@@ -66,13 +66,51 @@ class MeanDifference:
         return self._mean[0] * self._mean[1] < 0
 
 
+class StepDifference:
+    """The difference in a step's mean reading, or in its last one, whichever is larger: a channel each.
+
+    Some channels go another way through the whole of a failing step, some only once it is whole.
+
+    Args:
+        channels: number of channels.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self._looks = MeanDifference(channels), MeanDifference(channels)
+
+    def add(self, means: Tensor, lasts: Tensor, failing: Tensor) -> None:
+        """Take in steps.
+
+        Args:
+            means: `[steps, channels]`, mean reading of each channel over each step.
+            lasts: `[steps, channels]`, its reading at the step's end.
+            failing: `[steps]` bool.
+        """
+        for look, values in zip(self._looks, (means, lasts), strict=True):
+            look.add(values, failing)
+
+    def scores(self) -> Tensor:
+        """`[channels]` float32: the standardised difference that is larger; 0 while a class is empty."""
+        mean, last = (look.scores() for look in self._looks)
+        return torch.where(self._last_is_larger(), last, mean)
+
+    def sign_flips(self) -> Tensor:
+        """`[channels]` bool: whether what differs changes its sign between the classes."""
+        mean, last = (look.sign_flips() for look in self._looks)
+        return torch.where(self._last_is_larger(), last, mean)
+
+    def _last_is_larger(self) -> Tensor:
+        mean, last = (look.scores().abs() for look in self._looks)
+        return last > mean
+
+
 def choose(
-    ranking: MeanDifference,
+    ranking: StepDifference,
     channels: Sequence[Channel],
     allowed: Sequence[bool],
     top: int,
     *,
-    readings: MeanDifference | None = None,
+    readings: StepDifference | None = None,
 ) -> list[tuple[Channel, float]]:
     """The `top` channels by size of the difference; sign flips count half as much again.
 

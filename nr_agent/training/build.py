@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nr_agent.detection.fit import fit
-from nr_agent.detection.traces import sample_traces
-from nr_agent.engine.protocol import Sampling
 from nr_agent.evaluation.model_card import measure_families
 from nr_agent.evaluation.model_readme import model_readme
 from nr_agent.models.registry import DETECTOR_FOLDER, load_engine
 from nr_agent.tasks import FAMILIES, draw
+from nr_agent.training.own_careful import careful_examples
 from nr_agent.training.own_failures import own_examples
-from nr_agent.training.pretrain import PretrainSettings, pretrain, save_model
+from nr_agent.training.own_rounds import own_traces
+from nr_agent.training.own_tells import told_examples
+from nr_agent.training.pretrain import TELLTALE_FILE, PretrainSettings, pretrain, save_model
+from nr_agent.training.telltale import Telltale
 from nr_agent.training.trigger_sft import SftSettings, trigger_sft
 
 SAMPLED_FROM = 200_000
@@ -41,7 +43,7 @@ class BuildSettings:
 
     pretrain: PretrainSettings = field(default_factory=PretrainSettings)
     sft: SftSettings = field(default_factory=SftSettings)
-    sampled: int = 120
+    sampled: int = 150
     fitted: int = 250
     measured: int = 300
 
@@ -79,17 +81,20 @@ def build(out: Path, settings: BuildSettings, *, log: Callable[[str], None]) -> 
 
 def _teach_triggers(base: Path, out: Path, settings: BuildSettings, log: Callable[[str], None]) -> None:
     log("sampling the model's own failures")
-    engine = load_engine(str(base))
-    problems = [draw(name, seed) for seed in _seeds(SAMPLED_FROM, settings.sampled) for name in FAMILIES]
-    random.Random(0).shuffle(problems)
-    # A little hotter than in use: more failures to learn from.
-    traces = sample_traces(engine, problems, sampling=Sampling(temperature=0.8), seed=SAMPLED_FROM, trials=False)
-    engine.shutdown()
+    traces = own_traces(base.parent / "own-failures.jsonl", base, SAMPLED_FROM, settings.sampled)
     tokenizer = AutoTokenizer.from_pretrained(base)
     own = own_examples(tokenizer, traces)
-    log(f"trigger SFT on {len(own)} of its own steps")
+    careful = careful_examples(tokenizer, traces)
+    told = told_examples(tokenizer, traces, settings.sft.longest)
+    log(f"trigger SFT on {len(own)} of its own steps with what came of them, {len(careful)} to be taken carefully")
     model = AutoModelForCausalLM.from_pretrained(base, dtype="float32")
-    save_model(trigger_sft(model, tokenizer, own, list(FAMILIES), settings.sft, log=log), tokenizer, out)
+    telltale = Telltale(model)
+    telltale.load_state_dict(load_file(base.parent / TELLTALE_FILE))
+    examples = [*own, *careful]
+    trained = trigger_sft(
+        model, tokenizer, examples, list(FAMILIES), settings.sft, telltale=telltale, told=told, log=log
+    )
+    save_model(trained, tokenizer, out)
 
 
 def _seeds(first: int, count: int) -> range:

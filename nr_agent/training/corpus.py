@@ -4,31 +4,63 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from nr_agent.tasks import TRAINING_SEEDS, draw, held_out
-from nr_agent.tokens import ANSWER_LEAD, CLOSING_SENTENCE, END_THINK, RECHECK, STEP_END
+from nr_agent.tokens import ANSWER_LEAD, BRANCH, CLOSING_SENTENCE, END_THINK, OTHER_WAY, RECHECK, REDO, STEP_END
 from nr_agent.training.traces import Habits, Span, Trace, teach
-from nr_agent.training.traces.scratchpad import REDO
+from nr_agent.training.traces.scratchpad import REDO as OPENINGS
 
 IGNORED = -100
 """Label of a token that does not count in the loss."""
 
-Example = tuple[list[int], list[int]]
-"""Token ids and their labels, equally long."""
+_PARTS = 5
+"""Parts of a batch, each of examples of about one length."""
+_ROUND = 64
+"""Rows are filled up to a multiple of this: for every new shape a CPU's kernels are made anew, which takes longer."""
 
-_POOL = 24
+
+class Example(NamedTuple):
+    """Token ids with what is learned of them, all equally long.
+
+    Attributes:
+        ids: the tokens.
+        labels: what counts in the language model's loss: the token, or `IGNORED`.
+        tells: what the telltale neurons are to tell at each token, in the order of `LEVELS`: 1 where the failure is
+            there, 0 where it is not, `IGNORED` where that is unknown.
+    """
+
+    ids: list[int]
+    labels: list[int]
+    tells: list[tuple[int, int, int]]
+
+
+class Batch(NamedTuple):
+    """Examples of about one length, filled up on the right.
+
+    Attributes:
+        ids: `[rows, tokens]`, int64.
+        labels: `[rows, tokens]`, int64, `IGNORED` where filled up.
+        tells: `[rows, tokens, 3]`, int64, `IGNORED` where filled up.
+    """
+
+    ids: Tensor
+    labels: Tensor
+    tells: Tensor
+
+
+UNTOLD = (IGNORED, IGNORED, IGNORED)
 
 
 class Corpus:
-    """An endless stream of packed training rows; batch `k` depends on the seed, `k` and the families' weights alone.
+    """An endless stream of training batches; batch `k` depends on the seed, `k` and what it is drawn from alone.
 
     Args:
         tokenizer: the LRM's tokenizer, with a chat template.
-        row_tokens: length of a row. Whole traces are packed into rows; longer ones are drawn again.
+        longest: longer traces are drawn again.
         seed: seed of the stream.
         habits: the teacher's habits.
     """
@@ -37,25 +69,33 @@ class Corpus:
         self,
         tokenizer: Any,
         *,
-        row_tokens: int = 640,
+        longest: int = 640,
         seed: int = 0,
         habits: Habits | None = None,
     ) -> None:
         self.tokenizer = tokenizer
-        self.row_tokens = row_tokens
+        self.longest = longest
         self.seed = seed
         self.habits = habits or Habits()
 
-    def batch(self, index: int, rows: int, weights: Mapping[str, float]) -> tuple[Tensor, Tensor]:
-        """Batch `index`: ids and labels, each `[rows, row_tokens]`, int64.
+    def batch(
+        self, index: int, tokens: int, weights: Mapping[str, float], own: Sequence[Example] = (), share: float = 0.0
+    ) -> list[Batch]:
+        """Batch `index`, in parts of about one length each.
 
         Args:
             index: number of the batch.
-            rows: number of rows.
+            tokens: tokens of all examples together, at least.
             weights: how often each family is drawn, relative to each other.
+            own: examples of the model's own traces.
+            share: how many of the examples are such ones.
         """
         rng = random.Random(f"{self.seed}:{index}")
-        return pack(lambda: self._example(rng, weights), rows, self.row_tokens, self.tokenizer.pad_token_id)
+
+        def example() -> Example:
+            return rng.choice(own) if own and rng.random() < share else self._example(rng, weights)
+
+        return batches(example, tokens, self.tokenizer.pad_token_id)
 
     def _example(self, rng: random.Random, weights: Mapping[str, float]) -> Example:
         family = rng.choices(list(weights), list(weights.values()))[0]
@@ -64,66 +104,101 @@ class Corpus:
             if held_out(problem.text):
                 continue
             example = encode_trace(self.tokenizer, problem.text, teach(family, problem.text, rng, self.habits))
-            if len(example[0]) <= self.row_tokens:
+            if len(example.ids) <= self.longest:
                 return example
 
 
-def pack(draw_example: Callable[[], Example], rows: int, row_tokens: int, padding: int) -> tuple[Tensor, Tensor]:
-    """Fill rows with whole examples.
+def batches(draw_example: Callable[[], Example], tokens: int, padding: int, parts: int = _PARTS) -> list[Batch]:
+    """Examples of so many tokens in all, those of like length together: little is filled up, nothing is cut.
 
     Args:
-        draw_example: draws the next example, no longer than a row.
-        rows: number of rows.
-        row_tokens: tokens a row.
-        padding: id that fills what is left of a row.
-
-    Returns:
-        Ids and labels, each `[rows, row_tokens]`, int64.
+        draw_example: draws the next example.
+        tokens: tokens of all examples together, at least.
+        padding: id that fills rows up.
+        parts: how many, at most.
     """
-    ids = torch.full((rows, row_tokens), padding)
-    labels = torch.full((rows, row_tokens), IGNORED)
-    pool = [draw_example() for _ in range(_POOL)]
-    for row in range(rows):
-        start = 0
-        # The first trace of a row is the next one drawn, the others are those that fill it best.
-        example: Example | None = pool.pop()
-        while example is not None:
-            end = start + len(example[0])
-            ids[row, start:end] = torch.tensor(example[0])
-            labels[row, start:end] = torch.tensor(example[1])
-            start = end
-            example = _best_fit(pool, row_tokens - start)
-        pool.extend(draw_example() for _ in range(_POOL - len(pool)))
-    return ids, labels
+    drawn: list[Example] = []
+    while sum(len(example.ids) for example in drawn) < tokens:
+        drawn.append(draw_example())
+    drawn.sort(key=lambda example: len(example.ids))
+    made, part, size = [], [], 0
+    for example in drawn:
+        part.append(example)
+        size += len(example.ids)
+        if size >= tokens / parts or example is drawn[-1]:
+            made.append(_filled_up(part, padding))
+            part, size = [], 0
+    return made
 
 
-def encode_trace(tokenizer: Any, question: str, trace: Trace, *, triggered: str | None = None) -> Example:
-    """A whole trace as ids and labels: the problem and planted slips do not count in the loss.
+def _filled_up(part: Sequence[Example], padding: int) -> Batch:
+    longest = max(len(example.ids) for example in part)
+    shape = len(part), -(-longest // _ROUND) * _ROUND
+    batch = Batch(torch.full(shape, padding), torch.full(shape, IGNORED), torch.full((*shape, len(UNTOLD)), IGNORED))
+    for row, example in enumerate(part):
+        end = len(example.ids)
+        batch.ids[row, :end] = torch.tensor(example.ids)
+        batch.labels[row, :end] = torch.tensor(example.labels)
+        batch.tells[row, :end] = torch.tensor(example.tells)
+    return batch
+
+
+def encode_trace(tokenizer: Any, question: str, trace: Trace, *, triggered: bool = False) -> Example:
+    """A whole trace as an example: the problem and planted slips do not count in the loss.
 
     Args:
         tokenizer: the LRM's tokenizer.
         question: the problem.
         trace: the teacher's trace.
-        triggered: second thoughts begin with `<|recheck|>`, masked from the loss, and this text instead of their own.
+        triggered: second thoughts are asked for by `<|recheck|>` and the words that go with it, careful steps by
+            `<|recheck|>` alone, and behind (or, every second time, in place of) a step that repeats stands
+            `<|branch|>`; all are masked from the loss.
     """
-    ids = prompt_ids(tokenizer, question)
-    labels = [IGNORED] * len(ids)
-    for step in trace.steps:
-        opening = next((phrase for phrase in REDO if step[0].text.startswith(phrase)), None)
-        if triggered is not None and opening is not None:
-            _append(tokenizer, ids, labels, RECHECK, False)
-            step = [Span(triggered + step[0].text.removeprefix(opening)), *step[1:]]
-        for text, trained in step:
-            _append(tokenizer, ids, labels, text, trained)
-        _append(tokenizer, ids, labels, STEP_END, True)
+    page = _Page(tokenizer, prompt_ids(tokenizer, question))
+    for number, step in enumerate(trace.steps):
+        opening = next((phrase for phrase in OPENINGS if step[0].text.startswith(phrase)), None)
+        if triggered and (opening is not None or number in trace.careful):
+            page.write(RECHECK, trained=False)
+        if triggered and opening is not None:
+            page.write(REDO, trained=False)
+            step = [Span(step[0].text.removeprefix(opening)), *step[1:]]
+        if triggered and number in trace.repeats and number % 2:
+            continue
+        if triggered and number - 1 in trace.repeats:
+            page.write(BRANCH, trained=False)
+            step = [Span(f"{OTHER_WAY} "), *step]
+        slipped, known = False, trace.known is not None and number > trace.known
+        for text, trained, wrong in step:
+            slipped |= wrong
+            page.write(text, trained=trained, tells=(int(slipped), 0, int(known) or IGNORED))
+        page.end(int(number in trace.slips), int(number in trace.repeats), int(known or number == trace.known))
+        page.write(STEP_END)
     closing: Sequence[str] = (END_THINK, STEP_END)
     if trace.stopped:
         closing = (CLOSING_SENTENCE, STEP_END, *closing)
     for text in closing:
-        _append(tokenizer, ids, labels, text, not trace.stopped)
+        page.write(text, trained=not trace.stopped)
     for text in (ANSWER_LEAD, trace.answer, "}", tokenizer.eos_token):
-        _append(tokenizer, ids, labels, text, True)
-    return ids, labels
+        page.write(text)
+    return page.example
+
+
+class _Page:
+    """An example that is being written."""
+
+    def __init__(self, tokenizer: Any, prompt: list[int]) -> None:
+        self.tokenizer = tokenizer
+        self.example = Example(prompt, [IGNORED] * len(prompt), [UNTOLD] * len(prompt))
+
+    def write(self, text: str, *, trained: bool = True, tells: tuple[int, int, int] = UNTOLD) -> None:
+        piece = self.tokenizer.encode(text, add_special_tokens=False)
+        self.example.ids.extend(piece)
+        self.example.labels.extend(piece if trained else [IGNORED] * len(piece))
+        self.example.tells.extend([tells] * len(piece))
+
+    def end(self, *tells: int) -> None:
+        """What is to be told at the last token of a step."""
+        self.example.tells[-1] = (tells[0], tells[1], tells[2])
 
 
 def prompt_ids(tokenizer: Any, question: str) -> list[int]:
@@ -135,15 +210,3 @@ def prompt_ids(tokenizer: Any, question: str) -> list[int]:
         return_dict=True,
     )
     return list(encoded["input_ids"])
-
-
-def _best_fit(pool: list[Example], room: int) -> Example | None:
-    """Take the longest example that fits out of the pool."""
-    fitting = [i for i, (ids, _) in enumerate(pool) if len(ids) <= room]
-    return pool.pop(max(fitting, key=lambda i: len(pool[i][0]))) if fitting else None
-
-
-def _append(tokenizer: Any, ids: list[int], labels: list[int], text: str, trained: bool) -> None:
-    piece = tokenizer.encode(text, add_special_tokens=False)
-    ids.extend(piece)
-    labels.extend(piece if trained else [IGNORED] * len(piece))

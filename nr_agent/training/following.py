@@ -15,7 +15,7 @@ from nr_agent.training.traces.families import Attempt, countdown_attempts, parse
 _LEAD = re.compile(r"^(First|Then|Next|Now) ")
 _CALCULATED = re.compile(r"^-?\d+[-+*/]")
 _SPELLED = re.compile(r"^(\S+): \S(?: \S)* has ")
-_PLAIN = Habits(redo=0.0, slip=0.0, passes=(1.0,), closing=0.0, stopped=0.0)
+_PLAIN = Habits(redo=0.0, slip=0.0, careful=0.0, repeat=0.0, passes=(1.0,), closing=0.0, stopped=0.0)
 _LATER = ("Then ", "Next ", "Now ")
 
 

@@ -18,15 +18,14 @@ from nr_agent.detection.labels import label_trace, slip, wrong_equation
 from nr_agent.detection.traces import Traced
 from nr_agent.equations import Equation, equations
 from nr_agent.tasks import held_out
-from nr_agent.tokens import BRANCH, RECHECK, STEP_END
-from nr_agent.training.corpus import IGNORED, Example
+from nr_agent.tokens import BRANCH, OTHER_WAY, RECHECK, REDO, STEP_END
+from nr_agent.training.corpus import IGNORED, UNTOLD, Example
 from nr_agent.training.following import attempt, following, missing_step, verdict, written
+from nr_agent.training.own_tells import told_example
 from nr_agent.training.traces import TEACHERS
 from nr_agent.training.traces.arithmetic import apply, work_out
 from nr_agent.training.traces.families import Attempt, countdown_attempts, look_through, parse_countdown
 
-REDO = "Let me redo that: "
-OTHER_WAY = "Let me try another way."
 RIGHT, WRONG = "as I had", "not what I had"
 
 _ATTEMPT = re.compile(r"(-?\d+)([-+*/])(-?\d+)=(-?\d+), (-?\d+)([-+*/])(-?\d+)=(-?\d+)\. (?:Not|That is) (-?\d+)")
@@ -264,7 +263,13 @@ def _whole(text: str) -> bool:
 
 
 def _example(tokenizer: Any, traced: Traced, kept: int, trigger: str, remedy: str) -> Example:
-    prefix = traced.ids[: traced.steps[kept - 1].end]
-    body = tokenizer.encode(remedy + STEP_END, add_special_tokens=False)
-    ids = [*prefix, tokenizer.convert_tokens_to_ids(trigger), *body]
-    return ids, [*[IGNORED] * (len(prefix) + 1), *body]
+    end = traced.steps[kept - 1].end
+    # The words that the controller inserts with the token are not learned either.
+    spoken = REDO if trigger == RECHECK else ""
+    inserted = [tokenizer.convert_tokens_to_ids(trigger), *tokenizer.encode(spoken, add_special_tokens=False)]
+    body = tokenizer.encode(remedy.removeprefix(spoken) + STEP_END, add_special_tokens=False)
+    return Example(
+        [*traced.ids[:end], *inserted, *body],
+        [*[IGNORED] * (end + len(inserted)), *body],
+        [*told_example(tokenizer, traced).tells[:end], *[UNTOLD] * (len(inserted) + len(body))],
+    )

@@ -1,7 +1,8 @@
-"""Train an embedded LRM from scratch on the teacher's traces.
+"""Train an embedded LRM from scratch on the teacher's traces, and its telltale neurons on what it gets wrong.
 
-The run is a pure function of its settings: the data of a step depend on the seed and the step alone, and a
-run that was interrupted goes on from its last checkpoint as if it had not been.
+The run is a pure function of its settings: the data of a step depend on the seed, the step and the model's own traces,
+which are sampled at given steps and kept, and a run that was interrupted goes on from its last checkpoint as if it had
+not been.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,12 +18,22 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from safetensors.torch import save_file
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from nr_agent.errors import ConfigurationError
 from nr_agent.tasks import FAMILIES
-from nr_agent.training.corpus import Corpus
+from nr_agent.tokens import STEP_END
+from nr_agent.training.corpus import IGNORED, Corpus, Example
+from nr_agent.training.learner import Learner
+from nr_agent.training.own_rounds import own_round
+from nr_agent.training.telltale import Telltale
 from nr_agent.training.tokenizer import train_tokenizer
+
+TELLTALE_FILE = "telltale.safetensors"
+"""In a run's folder: what reads its telltale neurons while they learn."""
+STATE_FILE = "state.pt"
+"""In a run's folder: where it stands."""
 
 
 @dataclass(frozen=True)
@@ -91,20 +102,29 @@ class PretrainSettings:
     Attributes:
         size: a key of `SIZES`.
         phases: the curriculum.
-        rows: packed rows a step.
-        row_tokens: tokens a row.
+        tokens: tokens a step, at least.
+        longest: longer traces are not trained on.
         seed: seed of weights and data.
         save_every: steps between checkpoints.
-        precision: accelerate's mixed precision. On CPUs without matrix units plain float32 is faster.
+        precision: of the passes; the weights that learn are kept in float32. `auto` is bfloat16 where the CPU has
+            matrix units for it, or where there is a GPU.
+        own_at: steps before which the model's own traces are sampled, for the telltale neurons.
+        own_problems: problems a family each time.
+        own_share: share of the examples that are such traces, once there are any.
+        told: weight of what the telltale neurons tell in the loss.
     """
 
     size: str = "nano"
-    phases: tuple[Phase, ...] = (Phase(2800, 3e-3), Phase(1000, 1.5e-3, decay=1.0, weights=HARD))
-    rows: int = 10
-    row_tokens: int = 640
+    phases: tuple[Phase, ...] = (Phase(1300, 3e-3, decay=0.0), Phase(1100, 3e-3, warmup=1, decay=1.0, weights=HARD))
+    tokens: int = 5600
+    longest: int = 512
     seed: int = 0
     save_every: int = 200
-    precision: str = "no"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    own_at: tuple[int, ...] = (800, 1400, 1950)
+    own_problems: int = 100
+    own_share: float = 0.2
+    told: float = 0.5
 
     @property
     def steps(self) -> int:
@@ -118,7 +138,8 @@ class PretrainSettings:
             replace(phase, steps=max(1, round(phase.steps * share)), warmup=max(1, round(phase.warmup * share)))
             for phase in self.phases
         ]
-        return replace(self, phases=tuple(phases))
+        own_at = tuple(max(1, round(at * share)) for at in self.own_at)
+        return replace(self, phases=tuple(phases), own_at=own_at)
 
     def phase(self, step: int) -> tuple[Phase, int]:
         """The phase that a step belongs to, and its number in it."""
@@ -169,52 +190,71 @@ def pretrain(out: Path, settings: PretrainSettings, *, log: Callable[[str], None
     out.mkdir(parents=True, exist_ok=True)
     _check_settings(out / "settings.json", settings)
     set_seed(settings.seed)
-    accelerator = Accelerator(mixed_precision=settings.precision)
+    accelerator = Accelerator()
     tokenizer = _tokenizer(out / "tokenizer")
     model = build_model(settings.size, tokenizer)
-    optimizers = _optimizers(model, settings.phases[0].learning_rate)
-    corpus = Corpus(tokenizer, row_tokens=settings.row_tokens, seed=settings.seed)
-    state_file = out / "state.pt"
-    done, seen = 0, 0
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
-        model.load_state_dict(state["model"])
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        done, seen = state["step"], state["tokens"]
+    telltale = Telltale(model)
+    learner = Learner(model, telltale, accelerator, precision=settings.precision, told=settings.told)
+    optimizers = _optimizers(model, telltale, settings.phases[0].learning_rate)
+    corpus = Corpus(tokenizer, longest=settings.longest, seed=settings.seed)
+    step_end = tokenizer.encode(STEP_END, add_special_tokens=False)[0]
+    done, seen = _resume(out / STATE_FILE, model, telltale, optimizers)
+    if done:
         log(f"resuming after step {done}")
-    model = accelerator.prepare(model)
-    model.train()
+    own: list[Example] = []
+
+    def sample(step: int) -> None:
+        number = settings.own_at.index(step)
+        path = out / f"own-{number}.jsonl"
+        own.extend(own_round(path, out / "model", tokenizer, number, settings.own_problems, settings.longest, log))
+
+    for at in settings.own_at:
+        if at < done:
+            sample(at)
     started, fresh, running = time.monotonic(), 0, None
     for step in range(done, settings.steps):
+        if step in settings.own_at:
+            save_model(model, tokenizer, out / "model")
+            before = len(own)
+            sample(step)
+            log(f"told of them before they were learned: {learner.told_of(own[before:], tokenizer)}")
         phase, within = settings.phase(step)
         rate = phase.rate(within)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        ids, labels = corpus.batch(step, settings.rows, phase.weights)
-        ids, labels = ids.to(accelerator.device), labels.to(accelerator.device)
-        with accelerator.autocast():
-            loss = model(input_ids=ids, labels=labels, use_cache=False).loss
-        accelerator.backward(loss)
+        parts = corpus.batch(step, settings.tokens, phase.weights, own, settings.own_share)
+        losses = learner.learn(parts, step_end)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        fresh += ids.numel()
-        running = loss.detach() if running is None else running.lerp(loss.detach(), 0.05)
+        fresh += sum(int((part.labels != IGNORED).sum()) for part in parts)
+        running = losses if running is None else running.lerp(losses, 0.05)
         if (step + 1) % 50 == 0:
             speed = fresh / (time.monotonic() - started)
-            line = {"step": step + 1, "loss": round(float(running), 4), "tokens": seen + fresh, "rate": rate}
+            loss, told = (round(float(value), 4) for value in running)
+            line = {"step": step + 1, "loss": loss, "told": told, "tokens": seen + fresh, "rate": rate}
             with (out / "log.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
-            log(f"step {step + 1}/{settings.steps}  loss {line['loss']:.4f}  {speed:.0f} tokens/s")
+            log(f"step {step + 1}/{settings.steps}  loss {loss:.4f}  told {told:.4f}  {speed:.0f} trained tokens/s")
         if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
-            bare = accelerator.unwrap_model(model)
-            _save(state_file, bare, optimizers, step + 1, seen + fresh)
-            save_model(bare, tokenizer, out / "model")
-    trained: PreTrainedModel = accelerator.unwrap_model(model)
-    return trained
+            _save(out / STATE_FILE, model, telltale, optimizers, step + 1, seen + fresh)
+            save_model(model, tokenizer, out / "model")
+            save_file(telltale.state_dict(), out / TELLTALE_FILE)
+    return model
+
+
+def _resume(path: Path, model: PreTrainedModel, telltale: Telltale, optimizers: Sequence[Any]) -> tuple[int, int]:
+    """Take up the last checkpoint, if there is one; how many steps and tokens are behind it."""
+    if not path.exists():
+        return 0, 0
+    state = torch.load(path, weights_only=True)
+    model.load_state_dict(state["model"])
+    telltale.load_state_dict(state["telltale"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    return state["step"], state["tokens"]
 
 
 def _tokenizer(folder: Path) -> Any:
@@ -234,11 +274,11 @@ def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _optimizers(model: PreTrainedModel, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, AdamW for embeddings and norms."""
+def _optimizers(model: PreTrainedModel, telltale: Telltale, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, AdamW for embeddings, norms and the telltale's readings."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
     chosen = {id(p) for p in matrices}
-    others = [p for p in model.parameters() if id(p) not in chosen]
+    others = [p for p in (*model.parameters(), *telltale.parameters()) if id(p) not in chosen]
     return [
         torch.optim.Muon(matrices, lr=rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
@@ -255,9 +295,12 @@ def _check_settings(path: Path, settings: PretrainSettings) -> None:
         )
 
 
-def _save(path: Path, model: PreTrainedModel, optimizers: list[Any], step: int, tokens: int) -> None:
+def _save(
+    path: Path, model: PreTrainedModel, telltale: Telltale, optimizers: list[Any], step: int, tokens: int
+) -> None:
     state = {
         "model": model.state_dict(),
+        "telltale": telltale.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "step": step,
         "tokens": tokens,

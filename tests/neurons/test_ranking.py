@@ -15,7 +15,7 @@ from nr_agent.episode import Problem
 from nr_agent.errors import DetectorError
 from nr_agent.events import LEVELS
 from nr_agent.neurons.channels import Channel
-from nr_agent.neurons.ranking import MeanDifference, choose, choose_random
+from nr_agent.neurons.ranking import MeanDifference, StepDifference, choose, choose_random
 from nr_agent.neurons.sites import find_sites
 
 SHAPE = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -44,6 +44,21 @@ def test_a_ranking_that_streams_is_that_of_all_steps_together(sizes, seed, level
     pooled = torch.stack([one.var(0, correction=0) for one in groups]).mean(0).sqrt()
     expected = (groups[0].mean(0) - groups[1].mean(0)) / pooled
     torch.testing.assert_close(streamed.scores(), expected.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_channel_that_moves_only_at_the_end_of_steps_is_ranked_by_that():
+    generator = torch.Generator().manual_seed(0)
+    means, lasts = torch.randn(40, 3, generator=generator), torch.randn(40, 3, generator=generator)
+    failing = torch.arange(40) % 2 == 0
+    means[failing, 0] += 3
+    lasts[failing, 1] -= 5
+    ranking = StepDifference(3)
+    for part in range(0, 40, 8):
+        ranking.add(means[part : part + 8], lasts[part : part + 8], failing[part : part + 8])
+    scores = ranking.scores()
+    assert scores[1] < -2 < 2 < scores[0]
+    assert scores[2].abs() < 1
+    assert ranking.sign_flips()[1]
 
 
 def traces(*lengths):

@@ -13,14 +13,21 @@ from nr_agent.tokens import BRANCH, CLOSING_SENTENCE, END_THINK, RECHECK
 def test_token_mode_inserts_the_ids_themselves():
     codec = CharacterCodec()
     remedies = Remedies(codec, "token")
-    assert remedies.recheck() == [codec.control(RECHECK)] and remedies.branch() == [codec.control(BRANCH)]
-    assert codec.decode(remedies.recheck(boundary=False)) == f"\n\n{RECHECK}"
+    assert remedies.branch() == [codec.control(BRANCH)]
+    assert remedies.recheck(rollback=True) == [codec.control(RECHECK)]
+    assert codec.decode(remedies.recheck(rollback=True, boundary=False)) == f"\n\n{RECHECK}"
+
+
+def test_behind_a_step_that_stays_the_first_words_of_a_second_look_go_with_the_token():
+    codec = CharacterCodec()
+    assert Remedies(codec, "token").recheck() == [codec.control(RECHECK), *codec.encode("Let me redo that: ")]
 
 
 def test_prompted_mode_inserts_words_even_where_there_are_tokens():
     codec = CharacterCodec()
     remedies = Remedies(codec, "prompted")
     assert codec.decode(remedies.recheck()) == "Wait, let me redo that: "
+    assert codec.decode(remedies.recheck(rollback=True)) == "Let me take this step carefully: "
     assert codec.decode(remedies.branch()) == "Let me try another way.\n\n"
 
 

@@ -3,7 +3,8 @@ import random
 
 import pytest
 
-from nr_agent.detection.labels import slip
+from nr_agent.detection.labels import results, slip
+from nr_agent.equations import equations
 from nr_agent.tasks import FAMILIES, draw, score
 from nr_agent.training.traces import Habits, teach
 from nr_agent.training.traces.arithmetic import apply, near_miss, work_out
@@ -32,13 +33,72 @@ def test_a_planted_slip_is_masked_and_noticed_at_once(family):
     planted = 0
     for seed in range(60):
         problem = draw(family, seed)
-        steps = teach(family, problem.text, random.Random(seed), Habits(slip=0.3)).steps
-        for step, following in itertools.pairwise(steps):
-            if any(not span.trained for span in step):
+        trace = teach(family, problem.text, random.Random(seed), Habits(slip=0.3, astray=0.0, repeat=0.0))
+        masked = {number for number, step in enumerate(trace.steps) if any(not span.trained for span in step)}
+        assert masked == {number for number in trace.slips if number < len(trace.steps)}
+        for number, (step, following) in enumerate(itertools.pairwise(trace.steps)):
+            if number in masked:
                 planted += 1
                 assert "not what I had" in following[0].text
                 assert slip("".join(span.text for span in step), problem.text) is not None
     assert planted > 20
+
+
+def test_a_planted_slip_shows_from_the_first_character_that_is_wrong():
+    shown = 0
+    for seed in range(60):
+        problem = draw("products", seed)
+        trace = teach("products", problem.text, random.Random(seed), Habits(slip=0.3, astray=0.0))
+        for number in trace.slips & set(range(len(trace.steps))):
+            step = trace.steps[number]
+            right = "".join(span.text for span in step if not span.wrong)
+            wrong = next((span.text for span in step if span.wrong), "")
+            (equation,) = equations("".join(span.text for span in step))
+            value = str(equation.value)
+            kept = right.rpartition("=")[2]
+            assert value.startswith(kept)
+            assert wrong[:1] != value[len(kept) :][:1]
+            shown += 1
+    assert shown > 20
+
+
+def test_a_step_that_goes_astray_holds_in_itself_and_not_with_what_is_known():
+    astray = seen = 0
+    for seed in range(150):
+        problem = draw("chain_sum", seed)
+        trace = teach("chain_sum", problem.text, random.Random(seed), Habits(slip=0.5, astray=1.0))
+        texts = ["".join(span.text for span in step) for step in trace.steps]
+        for number in trace.slips & set(range(len(texts))):
+            if slip(texts[number]) is None:
+                astray += 1
+                seen += slip(texts[number], problem.text, texts[:number]) is not None
+    assert astray > 60
+    assert seen > 0.9 * astray
+
+
+def test_what_repeats_is_masked_and_brings_nothing_new_before_the_answer_is_known():
+    repeats = 0
+    for seed in range(60):
+        for family in FAMILIES:
+            problem = draw(family, seed)
+            trace = teach(family, problem.text, random.Random(seed), Habits(repeat=0.3))
+            texts = ["".join(span.text for span in step) for step in trace.steps]
+            for number in trace.repeats:
+                repeats += 1
+                assert number <= trace.known
+                assert not any(span.trained for span in trace.steps[number])
+                assert results(texts[number]) <= set().union(*map(results, texts[:number]))
+    assert repeats > 40
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_answer_is_known_before_it_is_said(family):
+    for seed in range(40):
+        problem = draw(family, seed)
+        trace = teach(family, problem.text, random.Random(seed))
+        said = next((n for n, step in enumerate(trace.steps) if step[0].text.startswith("So the answer")), None)
+        assert trace.known is not None
+        assert said is None or trace.known < said
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -178,7 +178,7 @@ def letter_counting(question: str, pad: Scratchpad) -> Trace:
     words = text.split()
 
     def work(words: list[str] = words) -> str:
-        total = 0
+        total, whole = 0, sum(word.lower().count(letter) for word in words)
         for word in words:
             spelled = word.lower()
             count = spelled.count(letter)
@@ -191,6 +191,8 @@ def letter_counting(question: str, pad: Scratchpad) -> Trace:
                 after=f", {total}+{count}={total + count}" if count else "",
             )
             total += count
+            if total == whole:
+                pad.know()
         return str(total)
 
     return pad.solve(work, [Check(work, worked=True), Check(lambda: work(words[::-1]), worked=True)])

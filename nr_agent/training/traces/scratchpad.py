@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -14,6 +15,8 @@ CHECK_ALL = ("Let me check the whole thing again.", "Let me verify this once mor
 WORK_OUT = ("Let me work it out in detail.", "Let me go through the details once more.")
 FINISHED = "Okay, I have finished thinking."
 
+_CLAIM = re.compile(r"(?!Wait|Hold|Let|So ).*\d=-?\d")
+
 
 class Check(NamedTuple):
     """A way to verify an answer: what is done, and whether every claim in it is worked out at length."""
@@ -23,10 +26,17 @@ class Check(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A piece of text and whether its tokens count in the loss."""
+    """A piece of text.
+
+    Attributes:
+        text: the text.
+        trained: whether its tokens count in the loss.
+        wrong: whether a slip shows in it, from its first character on.
+    """
 
     text: str
     trained: bool = True
+    wrong: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,10 @@ class Habits:
     Attributes:
         redo: share of calculations that are worked out again although they were right.
         slip: share of calculations with a planted slip (noticed at once, masked from the loss).
+        astray: share of those slips that are made in what is calculated, not in its result.
+        careful: share of calculations that are worked out at length at once.
+        repeat: share of calculations before the answer behind which an earlier step is written once more, masked
+            from the loss.
         passes: weights of 0, 1, 2, ... verification passes after the answer.
         closing: share of traces that end in the closing sentence.
         stopped: share of traces that are closed from outside, anywhere from where the answer is known. The
@@ -43,7 +57,10 @@ class Habits:
     """
 
     redo: float = 0.06
-    slip: float = 0.08
+    slip: float = 0.1
+    astray: float = 0.3
+    careful: float = 0.06
+    repeat: float = 0.04
     passes: tuple[float, ...] = (0.2, 0.35, 0.3, 0.15)
     closing: float = 0.3
     stopped: float = 0.2
@@ -57,11 +74,19 @@ class Trace:
         steps: the steps, each a list of spans.
         answer: the answer.
         stopped: the thinking was closed from outside.
+        slips: numbers of the steps with a planted slip.
+        repeats: numbers of the steps that bring nothing new before the answer is known.
+        careful: numbers of the steps that are worked out at length at once, though nothing asks for it.
+        known: number of the first step after which the answer is known.
     """
 
     steps: list[list[Span]] = field(default_factory=list)
     answer: str = ""
     stopped: bool = False
+    slips: set[int] = field(default_factory=set)
+    repeats: set[int] = field(default_factory=set)
+    careful: set[int] = field(default_factory=set)
+    known: int | None = None
 
     @property
     def thinking(self) -> str:
@@ -84,6 +109,7 @@ class Scratchpad:
         self._leads = rng.choice(((("",), ("",)), (("First ",), ("Then ", "Next ", "Now ")), (("Now ",), ("Now ",))))
         self._begun = False
         self._worked = False
+        self._working = True
 
     def say(self, text: str) -> None:
         """Write one step without a calculation."""
@@ -97,14 +123,22 @@ class Scratchpad:
 
     def calculate(self, a: int, op: str, b: int) -> int:
         """Write `a op b=c` as a step of its own, perhaps with second thoughts."""
-        lead = "" if self._worked else self.lead()
+        careful = self._worked or self.rng.random() < self.habits.careful
+        lead = "" if careful else self.lead()
+        asked, columns = f"{a}{op}{b}", work_out(a, op, b)
+        named = f"{asked}: {columns}"
+        if not careful and op != "/" and self.rng.random() < self.habits.slip * self.habits.astray:
+            self._go_astray(lead, a, op, b)
+            self.say(f"{self.rng.choice(REDO)}{named}. So {asked}={apply(a, op, b)}, not what I had")
+            return apply(a, op, b)
         return int(
             self.claim(
-                before=f"{lead}{a}{op}{b}=",
+                before=f"{lead}{asked}=",
                 value=str(apply(a, op, b)),
                 wrong=lambda: str(near_miss(apply(a, op, b), self.rng)),
-                redo=work_out(a, op, b),
-                restate=f"So {a}{op}{b}=",
+                redo=columns,
+                restate=f"So {asked}=",
+                careful=named if careful else None,
             )
         )
 
@@ -118,6 +152,7 @@ class Scratchpad:
         restate: str,
         after: str = "",
         verdict: str = "",
+        careful: str | None = None,
     ) -> str:
         """Write a step that claims a value, and now and then look at it again.
 
@@ -129,23 +164,34 @@ class Scratchpad:
             restate: the claim's first half as it is repeated after that.
             after: the step's text after the value; after a slip it is said once the value is mended.
             verdict: what is said of the value, in the step and whenever it was looked at again.
+            careful: how the value is worked out at length in the claim's place; by default as it is redone. Where it is
+                given, the claim is careful, else by the habits.
         """
-        if self._worked:
-            self.say(f"{redo}. {restate}{value}{after}{verdict}")
+        if self._worked or careful is not None or self.rng.random() < self.habits.careful:
+            if not self._worked:
+                self.trace.careful.add(len(self.trace.steps))
+            self.say(f"{careful or redo}. {restate}{value}{after}{verdict}")
         elif self.rng.random() < self.habits.slip:
-            self.trace.steps.append([Span(before), Span(wrong() + verdict, trained=False)])
+            self._slip(before, wrong(), value, verdict)
             self.say(f"{self.rng.choice(REDO)}{redo}. {restate}{value}, not what I had{after}{verdict}")
         else:
             self.trace.steps.append([Span(f"{before}{value}{after}{verdict}")])
             if self.rng.random() < self.habits.redo:
                 self.say(f"{self.rng.choice(REDO)}{redo}. {restate}{value}, as I had{verdict}")
+            self._repeat()
         return value
 
     def stumble(self, wrong: str, redo: str) -> None:
         """Now and then write a step that is wrong as a whole, and see it."""
         if not self._worked and self.rng.random() < self.habits.slip:
+            self.trace.slips.add(len(self.trace.steps))
             self.trace.steps.append([Span(wrong, trained=False)])
             self.say(f"{self.rng.choice(REDO)}{redo}")
+
+    def know(self) -> None:
+        """The answer is known, though the work may go on."""
+        if self.trace.known is None:
+            self.trace.known = len(self.trace.steps) - 1
 
     def solve(self, work: Callable[[], str], checks: Sequence[Check]) -> Trace:
         """Do the work, state the answer, and verify as often as the habits say.
@@ -156,7 +202,12 @@ class Scratchpad:
                 above it teaches a model to copy its own slips, with confidence.
         """
         answer = work()
+        while (last := len(self.trace.steps) - 1) in self.trace.repeats:  # what repeats here verifies the answer
+            self.trace.repeats.remove(last)
+            self.trace.steps.pop()
         reached = len(self.trace.steps)
+        self.know()
+        self._working = False
         self.say(f"So the answer is {answer}.")
         passes = self.rng.choices(range(len(self.habits.passes)), self.habits.passes)[0]
         order = self.rng.sample(list(checks), len(checks))
@@ -175,3 +226,35 @@ class Scratchpad:
             del self.trace.steps[end:]
         self.trace.answer = answer
         return self.trace
+
+    def _slip(self, before: str, wrong: str, value: str, verdict: str) -> None:
+        """A claim with a wrong value; the slip shows from the first character in which it differs."""
+        same = next(
+            (i for i, (x, y) in enumerate(zip(wrong, value, strict=False)) if x != y), min(map(len, (wrong, value)))
+        )
+        self.trace.slips.add(len(self.trace.steps))
+        spans = [
+            Span(before),
+            Span(wrong[:same], trained=False),
+            Span(wrong[same:] + verdict, trained=False, wrong=True),
+        ]
+        self.trace.steps.append([span for span in spans if span.text])
+
+    def _go_astray(self, lead: str, a: int, op: str, b: int) -> None:
+        """A calculation that holds, with an operand from nowhere."""
+        x, y = (near_miss(a, self.rng), b) if self.rng.random() < 0.5 else (a, abs(near_miss(b, self.rng)))
+        self._slip(lead, f"{x}{op}{y}={apply(x, op, y)}", f"{a}{op}{b}=", "")
+
+    def _repeat(self) -> None:
+        """Now and then the claim just written, or one before it, once more: nothing new, and the work goes on."""
+        share = self.habits.repeat * (3 if "Try " in self.trace.steps[-1][0].text else 1)
+        if not self._working or self._worked or self.trace.known is not None or self.rng.random() >= share:
+            return
+        sound = [
+            step
+            for number, step in enumerate(self.trace.steps)
+            if number not in self.trace.slips and len(step) == 1 and _CLAIM.match(step[0].text)
+        ]
+        if sound:
+            self.trace.repeats.add(len(self.trace.steps))
+            self.trace.steps.append([Span(self.rng.choice(sound)[0].text, trained=False)])

@@ -1,0 +1,144 @@
+"""Passes forward and back as fast as they go: in bfloat16 where the machine has units for it, with dense attention.
+
+The weights that learn stay in float32; what computes is a copy of them.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from nr_agent.detection.metrics import auroc
+from nr_agent.events import LEVELS, Level
+from nr_agent.tokens import STEP_END
+from nr_agent.training.corpus import IGNORED, Batch, Example, batches
+from nr_agent.training.telltale import Telltale, last_tokens
+
+# Kernels are kept for every shape that rows come in.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
+
+_DENSE = "nr_agent_dense"
+_masks: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
+
+
+class Learner:
+    """Adds the gradients of a batch to a model and its telltale.
+
+    Args:
+        model: the model; its weights are float32.
+        telltale: its telltale neurons; None to train the language alone.
+        accelerator: where it computes.
+        precision: see `PretrainSettings`.
+        told: weight of what the neurons tell.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        telltale: Telltale | None,
+        accelerator: Accelerator,
+        *,
+        precision: Literal["auto", "bf16", "fp32"] = "auto",
+        told: float = 0.5,
+    ) -> None:
+        self.model = model
+        self.telltale = telltale
+        self.accelerator = accelerator
+        self.told = told
+        self.worker = copy.deepcopy(model).to(_dtype(precision, accelerator.device))
+        # Rows are short, and filled up behind their end alone: a causal mask is all that is needed.
+        self.worker.set_attn_implementation(_DENSE)
+        if telltale is not None:
+            telltale.watch(self.worker)
+        self.worker = accelerator.prepare(self.worker)
+        self.worker.train()
+
+    def learn(self, parts: Sequence[Batch], step_end: int) -> Tensor:
+        """Pass a batch through, part by part, and leave the gradients of its mean loss.
+
+        Returns:
+            The language model's loss and the telltale's, `[2]`.
+        """
+        pairs = list(zip(self.model.parameters(), self.worker.parameters(), strict=True))
+        with torch.no_grad():
+            for weight, working in pairs:
+                working.copy_(weight)
+        counted = sum(int((part.labels[:, 1:] >= 0).sum()) for part in parts)
+        losses = torch.zeros(2)
+        for part in parts:
+            part = Batch(*(tensor.to(self.accelerator.device) for tensor in part))
+            logits = self.worker(input_ids=part.ids, use_cache=False).logits
+            language = nn.functional.cross_entropy(
+                logits[:, :-1].flatten(0, 1).float(), part.labels[:, 1:].flatten(), reduction="sum"
+            ) / max(1, counted)
+            loss, shown = language, language.new_zeros(())
+            if self.telltale is not None:
+                shown = self.telltale.loss(self.telltale.logits(), part, step_end) / len(parts)
+                loss = loss + self.told * shown
+            self.accelerator.backward(loss)
+            losses += torch.stack([language, shown]).detach().float().cpu()
+        for weight, working in pairs:
+            if working.grad is not None:
+                weight.grad = working.grad.to(weight.dtype)
+                working.grad = None
+        return losses
+
+    @torch.no_grad()
+    def told_of(self, examples: Sequence[Example], tokenizer: Any) -> dict[Level, float]:
+        """How well the telltale tells at the ends of steps that it has not learned from: AUROC a level."""
+        if self.telltale is None or not examples:
+            return {}
+        rest = iter(examples)
+        size = sum(len(example.ids) for example in examples)
+        step_end = tokenizer.encode(STEP_END, add_special_tokens=False)[0]
+        logits, wanted = [], []
+        for part in batches(lambda: next(rest), size, tokenizer.pad_token_id, parts=max(4, size // 4000)):
+            self.worker(input_ids=part.ids.to(self.accelerator.device), use_cache=False)
+            ends = last_tokens(part.ids, step_end) > 0
+            logits.append(self.telltale.logits().cpu()[ends])
+            wanted.append(part.tells[ends])
+        told, true = torch.cat(logits), torch.cat(wanted)
+        found: dict[Level, float] = {}
+        for place, level in enumerate(LEVELS):
+            known = true[:, place] != IGNORED
+            found[level] = round(auroc(told[known, place], true[known, place].float()), 4)
+        return found
+
+
+def _dtype(precision: str, device: torch.device) -> torch.dtype:
+    if precision == "auto":
+        fast = device.type != "cpu" or torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def _dense(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float, **_: Any
+) -> tuple[Tensor, None]:
+    """Causal attention with whole score matrices: on CPUs, for some hundred tokens, faster backwards than fused."""
+    rows, heads, tokens, width = query.shape
+    groups = heads // key.shape[1]
+    key, value = (one.repeat_interleave(groups, 1) if groups > 1 else one for one in (key, value))
+    flat = [one.reshape(rows * heads, tokens, width) for one in (query, key, value)]
+    mask = _mask(tokens, query.dtype, query.device).expand(rows * heads, tokens, tokens)
+    scores = torch.baddbmm(mask, flat[0], flat[1].transpose(1, 2), alpha=scaling)
+    mixed = torch.bmm(torch.softmax(scores, -1), flat[2])
+    return mixed.view(rows, heads, tokens, width).transpose(1, 2), None
+
+
+def _mask(tokens: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    key = tokens, dtype, device
+    if key not in _masks:
+        _masks.clear() if len(_masks) > 64 else None
+        _masks[key] = torch.full((tokens, tokens), float("-inf"), dtype=dtype, device=device).triu(1)
+    return _masks[key]
+
+
+AttentionInterface.register(_DENSE, _dense)
