@@ -2,7 +2,8 @@
 
 A calculation can be right and still be a slip, because a number in it was copied wrongly, used twice, or comes from
 nowhere. That is seen without a judge where the problem says what there is to work with: the numbers and the target of
-a search, the words that are counted in, the two numbers of a common divisor. Of other problems nothing is said.
+a search, the words that are counted in, the two numbers of a common divisor, the terms of a sum, the factors of a
+product, the numbers of an equation. Of other problems nothing is said.
 
 Limit: a number that is known, in the wrong place, is not seen.
 """
@@ -13,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from nr_agent.detection.operands import operands_known
 from nr_agent.equations import equations
 
 SECOND_LOOK = ("let me redo", "let me double-check")
@@ -47,9 +49,9 @@ def grounded(text: str, problem: str, before: Sequence[str]) -> bool:
         counted = _COUNTED.search(claims)
         return counted is None or _count_grounded(counted, _ADDED.search(claims), problem, before)
     given, attempt = _GIVEN.search(problem), _ATTEMPT.search(claims)
-    if given is None or attempt is None:
-        return True
-    return _attempt_grounded(attempt, _TARGET.search(text), problem, given)
+    if given is not None:
+        return attempt is None or _attempt_grounded(attempt, _TARGET.search(text), problem, given)
+    return operands_known(claims, problem, [_claims(step) for step in before]) is not False
 
 
 def is_second_look(text: str) -> bool:

@@ -19,7 +19,7 @@ def test_whatever_the_teacher_writes_rests_on_something(family):
     for seed in range(60):
         problem, rng = draw(family, seed), random.Random(seed)
         before: list[str] = []
-        for step in teach(family, problem.text, rng, Habits(redo=0.3, slip=0.2)).steps:
+        for step in teach(family, problem.text, rng, Habits(redo=0.3, slip=0.2, astray=0.0)).steps:
             text = "".join(span.text for span in step)
             assert slip(text, problem.text) is not None or grounded(text, problem.text, before), (problem, text)
             before.append(text)
@@ -78,3 +78,35 @@ def test_a_trace_is_labelled_with_what_its_steps_had_before_them():
 def test_the_claim_is_at_fault_where_it_was_worked_out_in_columns(step, left):
     wrong = wrong_equation(step)
     assert (wrong and wrong.left) == left
+
+
+SUM = "State the final answer to the following arithmetic problem: 15 - 43 - 75 ="
+PRODUCT = "Solve the following multiplication: 15 * 43. Give only the result as your final answer."
+EQUATION = "Find the value of m in the equation: 12*m + 7 = 91"
+
+
+@pytest.mark.parametrize(
+    ("problem", "before", "text", "known"),
+    [
+        (SUM, [], "15-43=-28", True),
+        (SUM, ["15-43=-28"], "-28-75=-103", True),
+        (SUM, [], "15+43=58", False),
+        (SUM, [], "15-34=-19", False),
+        (SUM, ["15-43=-28"], "-38-75=-113", False),
+        (SUM, ["15-43=-28"], "-28-75: 28+75: 8+5=13, 2+7+1=10. So -28-75=-103", True),
+        (SUM, [], "-43+15=-28", True),
+        (PRODUCT, [], "15*40=600", True),
+        (PRODUCT, ["15*40=600", "15*3=45"], "600+45=645", True),
+        (PRODUCT, ["15*40=600", "15*3=45"], "600+54=654", False),
+        (PRODUCT, [], "15*4=60", False),
+        (PRODUCT, [], "43*20=860", True),
+        (EQUATION, [], "91-7=84", True),
+        (EQUATION, [], "91-8=83", False),
+        (EQUATION, ["91-7=84"], "12*m=84", True),
+        (EQUATION, ["91-7=84"], "13*m=84", False),
+        (EQUATION, ["91-7=84"], "84/12=7", True),
+    ],
+)
+def test_sums_products_and_equations_are_worked_at_with_the_numbers_that_are_there(problem, before, text, known):
+    assert grounded(text, problem, before) is known
+    assert (slip(text, problem, before) is None) is known

@@ -15,7 +15,8 @@ CHECK_ALL = ("Let me check the whole thing again.", "Let me verify this once mor
 WORK_OUT = ("Let me work it out in detail.", "Let me go through the details once more.")
 FINISHED = "Okay, I have finished thinking."
 
-_CLAIM = re.compile(r"(?!Wait|Hold|Let|So ).*\d=-?\d")
+# What may be written once more: a calculation. A count would be added again.
+_CLAIM = re.compile(r"(?!Wait|Hold|Let|So |.* has ).*\d=-?\d")
 
 
 class Check(NamedTuple):

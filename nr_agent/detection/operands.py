@@ -1,0 +1,85 @@
+"""Whether a sum, a product or an equation is worked at with the numbers that are there: stated, or made on the way.
+
+A number that comes from nowhere, or a term with the other sign, makes a slip of a calculation that holds. What is seen
+is where numbers come from, not whether each is used once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from nr_agent.equations import equations
+
+_SUM = re.compile(r"arithmetic (?:problem|expression)\D*: ([\d+\- ]+)=")
+_PRODUCT = re.compile(r"(?<!\d)(\d+) ?[*x\u00d7] ?(\d+)(?! ?[-+*/\d])")
+_EQUATION = re.compile(r"(?:[Ss]olve for [a-z]|value of [a-z]\b[^:]*): ([-+*/\d \w]+) = (-?\d+)")
+_TERM = re.compile(r"([+-]?) ?(\d+)")
+_BINARY = re.compile(r"(-?\d+)([-+*/])(-?\d+)")
+_SLOPE = re.compile(r"(-?\d+)\*[a-z]=(-?\d+)")
+_NUMBER = re.compile(r"-?\d+")
+
+
+def operands_known(claims: str, problem: str, before: Sequence[str]) -> bool | None:
+    """Whether every calculation in a step works with what is known; None where the problem is of another kind.
+
+    Args:
+        claims: the step, without columns.
+        problem: the problem's text, or the prompt that holds it.
+        before: the claims of the steps before it.
+    """
+    if match := _SUM.search(problem):
+        terms = {int(sign + number) for sign, number in _TERM.findall(match[1])}
+        return all(_of_a_sum(step, terms, made) for step, made in _calculations(claims, before))
+    if match := _EQUATION.search(problem):
+        numbers = {abs(int(number)) for number in _NUMBER.findall(match[1] + " " + match[2])} | {1}
+        return _of_an_equation(claims, numbers, before)
+    if match := _PRODUCT.search(problem):
+        return all(
+            _of_a_product(step, int(match[1]), int(match[2]), made) for step, made in _calculations(claims, before)
+        )
+    return None
+
+
+_Step = tuple[int, str, int]
+
+
+def _calculations(claims: str, before: Sequence[str]) -> Iterator[tuple[_Step, set[int]]]:
+    """Each calculation of a step, with what was made before it."""
+    made = {int(one.claimed) for text in before for one in equations(text) if one.claimed.denominator == 1}
+    for equation in equations(claims):
+        match = _BINARY.fullmatch(equation.left)
+        if match is not None:
+            yield (int(match[1]), match[2], int(match[3])), made
+        if equation.claimed.denominator == 1:
+            made.add(int(equation.claimed))
+
+
+def _of_a_sum(step: _Step, terms: set[int], made: set[int]) -> bool:
+    """A term, or what came out before, and a term with its own sign."""
+    a, op, b = step
+    return op in "+-" and (a in terms or a in made) and (b if op == "+" else -b) in terms
+
+
+def _of_a_product(step: _Step, a: int, b: int, made: set[int]) -> bool:
+    """A factor times a part of the other one, or the sum or the difference of two such products."""
+    x, op, y = step
+    if op == "*":
+        return (x == a and y in _parts(b)) or (x == b and y in _parts(a)) or (y == a and x in _parts(b))
+    return op in "+-" and x in made and y in made
+
+
+def _parts(number: int) -> set[int]:
+    """Tens, ones, the number itself, the next round one, and what is missing to it."""
+    missing = -number % 10
+    return {number // 10 * 10, number % 10, number, number + missing, missing}
+
+
+def _of_an_equation(claims: str, numbers: set[int], before: Sequence[str]) -> bool:
+    made = {abs(int(one)) for text in before for one in _NUMBER.findall(text)} | numbers
+    if (match := _SLOPE.search(claims)) and not {abs(int(match[1])), abs(int(match[2]))} <= made:
+        return False
+    return all(
+        {abs(a), abs(b)} <= numbers | {abs(one) for one in known} | made
+        for (a, _, b), known in _calculations(claims, before)
+    )
