@@ -66,10 +66,7 @@ class Learner:
         Returns:
             The language model's loss and the telltale's, `[2]`.
         """
-        pairs = list(zip(self.model.parameters(), self.worker.parameters(), strict=True))
-        with torch.no_grad():
-            for weight, working in pairs:
-                working.copy_(weight)
+        pairs = self._copied()
         counted = sum(int((part.labels[:, 1:] >= 0).sum()) for part in parts)
         losses = torch.zeros(2)
         for part in parts:
@@ -95,6 +92,7 @@ class Learner:
         """How well the telltale tells at the ends of steps that it has not learned from: AUROC a level."""
         if self.telltale is None or not examples:
             return {}
+        self._copied()
         rest = iter(examples)
         size = sum(len(example.ids) for example in examples)
         step_end = tokenizer.encode(STEP_END, add_special_tokens=False)[0]
@@ -110,6 +108,14 @@ class Learner:
             known = true[:, place] != IGNORED
             found[level] = round(auroc(told[known, place], true[known, place].float()), 4)
         return found
+
+    @torch.no_grad()
+    def _copied(self) -> list[tuple[Tensor, Tensor]]:
+        """The weights that learn, each with the copy that computes, which is brought up to date."""
+        pairs = list(zip(self.model.parameters(), self.worker.parameters(), strict=True))
+        for weight, working in pairs:
+            working.copy_(weight)
+        return pairs
 
 
 def _dtype(precision: str, device: torch.device) -> torch.dtype:

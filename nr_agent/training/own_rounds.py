@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import random
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from nr_agent.detection.fit import from_json
 from nr_agent.detection.labels import base_rates, label_trace
@@ -64,9 +69,21 @@ def own_traces(path: Path, model: Path, first: int, problems: int) -> list[Trace
 
 
 def _sample(model: Path, first: int, count: int) -> list[Traced]:
-    """Cold, warm and hot: what a model slips in when it is sure, and when it is not."""
-    problems = [draw(name, seed) for seed in range(first, first + count) for name in FAMILIES]
-    random.Random(first).shuffle(problems)
+    """Cold, warm and hot: what a model slips in when it is sure, and when it is not.
+
+    A process a core, each with one thread: a small model's passes are too short to be shared.
+    """
+    workers = max(1, min(os.cpu_count() or 1, count // 4))
+    shares = [range(first + start, first + count, workers) for start in range(workers)]
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawned) as pool:
+        return [traced for part in pool.map(_sample_part, [model] * workers, shares) for traced in part]
+
+
+def _sample_part(model: Path, seeds: range) -> list[Traced]:
+    torch.set_num_threads(1)
+    problems = [draw(name, seed) for seed in seeds for name in FAMILIES]
+    random.Random(seeds.start).shuffle(problems)
     engine = load_engine(str(model))
     try:
         traces: list[Traced] = []
@@ -74,7 +91,7 @@ def _sample(model: Path, first: int, count: int) -> list[Traced]:
             part = problems[place :: len(_TEMPERATURES)]
             sampling = Sampling(temperature=temperature)
             traces += sample_traces(
-                engine, part, sampling=sampling, seed=first, trials=False, at_once=96, max_tokens=_MAX_TOKENS
+                engine, part, sampling=sampling, seed=seeds.start, trials=False, at_once=64, max_tokens=_MAX_TOKENS
             )
         return traces
     finally:

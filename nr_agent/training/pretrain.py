@@ -121,7 +121,7 @@ class PretrainSettings:
     seed: int = 0
     save_every: int = 200
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    own_at: tuple[int, ...] = (800, 1400, 1950)
+    own_at: tuple[int, ...] = (800,)
     own_problems: int = 100
     own_share: float = 0.2
     told: float = 0.5

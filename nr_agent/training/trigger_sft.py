@@ -48,13 +48,13 @@ class SftSettings:
         rank: of those matrices.
     """
 
-    steps: int = 300
+    steps: int = 400
     tokens: int = 6400
     longest: int = 640
     learning_rate: float = 4e-4
     clean: float = 0.25
     planted: float = 0.3
-    told: float = 0.15
+    told: float = 0.3
     seed: int = 0
     method: Literal["full", "lora"] = "full"
     rank: int = 16
