@@ -60,5 +60,5 @@ def fit(
     promised: Any = {"alpha": promise, "temperature": temperature}
     chosen: Any = {"ranking": ranking, "layers": layers}
     settings = FitSettings.published(**promised) if published else FitSettings(**promised, **chosen)
-    fit_detector(engine, problems, out, settings, log=lambda line: typer.echo(line, err=True))
+    fit_detector(engine, problems, out, settings, source=model, log=lambda line: typer.echo(line, err=True))
     typer.echo(str(out))

@@ -6,12 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nr_agent.detection.across import is_small, sample_across
 from nr_agent.detection.card import LevelData, evaluate_level
 from nr_agent.detection.card_file import write_card
 from nr_agent.detection.classifier import StepClassifier, TrainingSettings, conformal_threshold, train_classifier
@@ -24,7 +26,8 @@ from nr_agent.detection.probes import read_surroundings
 from nr_agent.detection.quality import quiet_maxima
 from nr_agent.detection.rank import Choice, Layers, rank_channels
 from nr_agent.detection.speed import microseconds_per_token
-from nr_agent.detection.traces import Traced, TracedStep, sample_traces
+from nr_agent.detection.trace_files import kept_traces, write_traces
+from nr_agent.detection.traces import Traced, sample_traces
 from nr_agent.detection.transfer import between_families, natural_and_injected
 from nr_agent.detection.views import View
 from nr_agent.engine.protocol import Sampling
@@ -104,6 +107,7 @@ def fit(
     out: Path,
     settings: FitSettings | None = None,
     *,
+    source: str | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> NeuronDetector:
     """Fit a detector and write it, its card and its traces to a folder.
@@ -112,13 +116,21 @@ def fit(
     same model, problems and settings. A level with too few examples of a class to learn from is left out, and its
     card says so: a model may simply not fail in that way.
 
+    Args:
+        engine: the model.
+        problems: what it is to think about.
+        out: the folder.
+        settings: see there.
+        source: name or folder of the engine's model: a small one is then sampled by a process a core.
+        log: gets a line now and then.
+
     Raises:
         DetectorError: no level has enough examples.
     """
     settings = settings or FitSettings()
     out.mkdir(parents=True, exist_ok=True)
     engine.attach(None)
-    traces = _traces(engine, problems, out, settings, log)
+    traces = _traces(engine, problems, out, settings, source, log)
     return fit_traces(engine, traces, [label_trace(traced) for traced in traces], out, settings, log=log)
 
 
@@ -243,56 +255,41 @@ def split_of(text: str, seed: int) -> str:
 
 
 def _traces(
-    engine: Any, problems: Sequence[Problem], out: Path, settings: FitSettings, log: Callable[[str], None]
+    engine: Any,
+    problems: Sequence[Problem],
+    out: Path,
+    settings: FitSettings,
+    source: str | None,
+    log: Callable[[str], None],
 ) -> list[Traced]:
-    key = _hash(
-        [engine.fingerprint, [p.text for p in problems], settings.temperature, settings.max_tokens, settings.seed]
-    )
+    """The traces of a fit, sampled once and kept beside it."""
+    how = settings.temperature, settings.max_tokens, settings.seed
+    key = _hash([engine.fingerprint, [p.text for p in problems], *how])
     path = out / "traces.jsonl"
-    if path.exists():
-        with path.open() as file:
-            if json.loads(next(file)) == {"key": key}:
-                log("using the traces that are there")
-                return [from_json(json.loads(line)) for line in file]
+    if (kept := kept_traces(path, key)) is not None:
+        log("using the traces that are there")
+        return kept
     log(f"sampling {len(problems)} traces")
+    shown = 0
 
     def report(done: int) -> None:
-        if done % 100 == 0:
+        nonlocal shown
+        if done // 100 > shown:
+            shown = done // 100
             log(f"  {done}/{len(problems)} traces")
 
-    traces = sample_traces(
-        engine,
+    sample = partial(sample_traces, engine)
+    if source is not None and is_small(engine.model):
+        sample = partial(sample_across, source)
+    traces = sample(
         problems,
         sampling=Sampling(temperature=settings.temperature),
         seed=settings.seed,
         max_tokens=settings.max_tokens,
         progress=report,
     )
-    partial = path.with_suffix(".partial")
-    lines = [{"key": key}, *(asdict(t) | {"problem": t.problem.model_dump()} for t in traces)]
-    partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    partial.replace(path)
+    write_traces(path, traces, key)
     return traces
-
-
-def load_traces(path: Path) -> list[Traced]:
-    """The traces that an earlier fit left in `traces.jsonl`.
-
-    Raises:
-        DetectorError: the file is not there, or holds no traces.
-    """
-    try:
-        with path.open() as file:
-            next(file)  # the key of the fit
-            return [from_json(json.loads(line)) for line in file]
-    except (OSError, StopIteration, json.JSONDecodeError, TypeError, KeyError) as error:
-        raise DetectorError(f"{path} holds no traces: {error}", hint="give the folder of a fit") from error
-
-
-def from_json(value: dict[str, Any]) -> Traced:
-    """A trace from the values of its line."""
-    steps = [TracedStep(**step) for step in value.pop("steps")]
-    return Traced(**(value | {"problem": Problem(**value["problem"]), "steps": steps}))
 
 
 def _features(

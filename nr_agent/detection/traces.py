@@ -70,6 +70,7 @@ def sample_traces(
     max_tokens: int = 768,
     trials: bool = True,
     at_once: int = 32,
+    seeds: Sequence[int] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Traced]:
     """Let a model think about problems, many at once, and ask it for its answer after every step.
@@ -82,12 +83,14 @@ def sample_traces(
         max_tokens: where a trace that does not end is cut.
         trials: whether to take trial answers. They are taken in forks: the trace is untouched.
         at_once: traces that are thought at the same time.
+        seeds: a seed a trace, instead.
         progress: called with the number of finished traces.
 
     Returns:
         A trace a problem, in order.
     """
     sampler = _Sampler(engine, sampling, max_tokens, trials)
+    drawn = list(seeds) if seeds is not None else [seed + number for number in range(len(problems))]
 
     async def all_traces() -> list[Traced]:
         gate, done = asyncio.Semaphore(at_once), 0
@@ -95,7 +98,7 @@ def sample_traces(
         async def one(number: int, problem: Problem) -> Traced:
             nonlocal done
             async with gate:
-                traced = await sampler.trace(problem, seed + number)
+                traced = await sampler.trace(problem, drawn[number])
             done += 1
             if progress is not None:
                 progress(done)

@@ -64,7 +64,7 @@ def build(out: Path, settings: BuildSettings, *, log: Callable[[str], None]) -> 
         if not (model / DETECTOR_FOLDER / "detector.json").exists():
             log("fitting the detector")
             problems = [draw(name, seed) for seed in _seeds(FITTED_FROM, settings.fitted) for name in FAMILIES]
-            fit(engine, problems, out / "fit", log=log)
+            fit(engine, problems, out / "fit", source=str(model), log=log)
             (model / DETECTOR_FOLDER).mkdir()
             for name in ("detector.json", "detector.safetensors", "card.json", "card.md", "reliability.svg"):
                 (model / DETECTOR_FOLDER / name).write_bytes((out / "fit" / name).read_bytes())

@@ -7,9 +7,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from nr_agent.detection.ablation import ablate_channels, as_markdown
-from nr_agent.detection.fit import load_traces
 from nr_agent.detection.labels import StepLabels
 from nr_agent.detection.rank import Choice
+from nr_agent.detection.trace_files import load_traces
 from nr_agent.detection.traces import Traced, TracedStep
 from nr_agent.episode import Problem
 from nr_agent.errors import DetectorError

@@ -1,0 +1,102 @@
+"""Traces sampled by several processes at once: a small model's passes are too short to share out a pass.
+
+A trace is a function of its problem and its seed, so it is the same however many processes there are.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+import torch
+
+from nr_agent.detection.traces import Traced, sample_traces
+from nr_agent.engine.protocol import Sampling
+from nr_agent.episode import Problem
+
+_SMALL = 100_000_000
+"""Bytes of weights up to which processes are better than threads."""
+_FEW = 16
+_JOBS = 4
+"""Pieces of work a process: so that progress shows, and nobody waits long for the last one."""
+
+
+def sample_across(
+    model: str,
+    problems: Sequence[Problem],
+    *,
+    sampling: Sampling,
+    seed: int = 0,
+    max_tokens: int = 768,
+    trials: bool = True,
+    at_once: int = 32,
+    progress: Callable[[int], None] | None = None,
+) -> list[Traced]:
+    """`sample_traces` by name or folder of a model, a process a core, each with one thread and its own engine.
+
+    Args:
+        model: its name, or its folder.
+        problems: the problems; trace `i` is drawn with seed `seed + i`.
+        sampling: how tokens are drawn.
+        seed: seed of the first trace.
+        max_tokens: where a trace that does not end is cut.
+        trials: whether to take trial answers.
+        at_once: traces that a process thinks at the same time.
+        progress: called with the number of finished traces.
+    """
+    workers = max(1, min(os.cpu_count() or 1, len(problems) // _FEW))
+    pieces = [range(start, len(problems), workers * _JOBS) for start in range(workers * _JOBS)]
+    traces: dict[int, Traced] = {}
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawned, initializer=_prepare, initargs=(model,)) as pool:
+        waiting = {
+            pool.submit(
+                _sample,
+                [problems[number] for number in piece],
+                [seed + number for number in piece],
+                sampling,
+                max_tokens,
+                trials,
+                at_once,
+            ): piece
+            for piece in pieces
+            if piece
+        }
+        for done in as_completed(waiting):
+            traces.update(zip(waiting[done], done.result(), strict=True))
+            if progress is not None:
+                progress(len(traces))
+    return [traces[number] for number in range(len(problems))]
+
+
+def is_small(model: torch.nn.Module) -> bool:
+    """Whether a model is small enough, and on a CPU, for processes to be worth their start."""
+    weights = list(model.parameters())
+    return weights[0].device.type == "cpu" and sum(weight.nbytes for weight in weights) <= _SMALL
+
+
+_engine: list[object] = []
+
+
+def _prepare(model: str) -> None:
+    from nr_agent.models.registry import load_engine  # noqa: PLC0415 - a process loads its own
+
+    torch.set_num_threads(1)
+    _engine[:] = [load_engine(model)]
+
+
+def _sample(
+    problems: Sequence[Problem], seeds: Sequence[int], sampling: Sampling, max_tokens: int, trials: bool, at_once: int
+) -> list[Traced]:
+    (engine,) = _engine
+    return sample_traces(
+        engine,  # type: ignore[arg-type]
+        problems,
+        sampling=sampling,
+        seeds=seeds,
+        max_tokens=max_tokens,
+        trials=trials,
+        at_once=at_once,
+    )
