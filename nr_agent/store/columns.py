@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import sys
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -89,7 +88,7 @@ class TokenIds(TypeDecorator[list[int]]):
 
     def process_bind_param(self, value: list[int] | None, dialect: Dialect) -> bytes | None:
         """Packed."""
-        return None if value is None else _pack("i", value)
+        return None if value is None else _bytes(array.array("i", value))
 
     def process_result_value(self, value: bytes | None, dialect: Dialect) -> list[int] | None:
         """As a list again."""
@@ -118,19 +117,22 @@ def in_utc(moment: datetime) -> datetime:
 
 def as_stored(logprobs: list[float | None]) -> list[float | None]:
     """Log-probabilities as they are read back: rounded to float32."""
-    return _from_floats(_to_floats(logprobs))
+    return [None if number != number else number for number in _floats(logprobs)]
 
 
 def _to_floats(value: list[float | None]) -> bytes:
-    return _pack("f", [_NAN if number is None else number for number in value])
+    return _bytes(_floats(value))
+
+
+def _floats(value: list[float | None]) -> array.array[float]:
+    return array.array("f", [_NAN if number is None else number for number in value])
 
 
 def _from_floats(value: bytes) -> list[float | None]:
     return [None if number != number else number for number in _unpack("f", value)]  # NaN is not itself
 
 
-def _pack(code: str, values: Iterable[Any]) -> bytes:
-    packed = array.array(code, values)
+def _bytes(packed: array.array[Any]) -> bytes:
     if sys.byteorder == "big":
         packed.byteswap()
     return packed.tobytes()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
-from nr_agent.episode import Episode, Step
+from nr_agent.episode import Episode, Intervention, Step
+from nr_agent.events import AnyFailureEvent
 from nr_agent.store.columns import as_stored
+from nr_agent.store.copies import step_as_read
 from nr_agent.store.operations import RESUMED, Operation, overlay
 from nr_agent.store.records import event_of, intervention_of, step_of
 
@@ -63,8 +64,8 @@ class _Parts:
 
     def __init__(self) -> None:
         self.steps = _Made(_step)
-        self.events = _Made(event_of)
-        self.interventions = _Made(intervention_of)
+        self.events = _Made(lambda operation: event_of(operation.values))
+        self.interventions = _Made(lambda operation: intervention_of(operation.values))
         self.first: Operation | None = None
         self.head: Episode | None = None
         self.ends: list[Operation] = []
@@ -73,21 +74,19 @@ class _Parts:
     def begin(self, operation: Operation) -> None:
         if self.first is not None:
             # Begun twice, as a node that runs again does: it was created when it was first begun.
-            created = {"created_at": self.first.values["created_at"]}
-            operation = replace(operation, values=operation.values | created)
+            operation = operation.changed(created_at=self.first.values["created_at"])
         self.first, self.head, self.ends, self.went_on = operation, None, [], False
 
     def take(self, operation: Operation) -> None:
-        values = operation.values
         self.went_on = operation.kind != "finish"
         if operation.kind == "step":
-            self.steps.put(values["index"], values)
+            self.steps.put(operation)
         elif operation.kind == "event":
-            self.events.put(values["id"], values)
+            self.events.put(operation)
         elif operation.kind == "intervention":
-            self.interventions.put(values["id"], values)
+            self.interventions.put(operation)
         elif operation.kind == "discard":
-            for index in values["steps"]:
+            for index in operation.values["steps"]:
                 self.steps.change(index, discarded=True)
         else:
             self.ends.append(operation)
@@ -98,8 +97,8 @@ class _Parts:
         steps = self.steps.all()
         parts = {
             "steps": [steps[index] for index in sorted(steps)],
-            "events": sorted(self.events.all().values(), key=lambda one: one.step),
-            "interventions": sorted(self.interventions.all().values(), key=lambda one: one.step),
+            "events": sorted(self.events.all().values(), key=_step_of),
+            "interventions": sorted(self.interventions.all().values(), key=_step_of),
         }
         self.head = self.head or overlay(None, self.first)
         episode = None if self.head is None else self.head.model_copy(update=parts)
@@ -111,27 +110,35 @@ class _Parts:
 
 
 class _Made:
-    """Records by key, in the order in which they first came, each made of its values when it is first asked for."""
+    """Records by key, in the order in which they first came, each made when it is first asked for."""
 
-    def __init__(self, make: Callable[[dict[str, Any]], Any]) -> None:
+    def __init__(self, make: Callable[[Operation], Any]) -> None:
         self._make = make
-        self._values: dict[Any, dict[str, Any]] = {}
+        self._put: dict[Any, Operation] = {}
         self._made: dict[Any, Any] = {}
 
-    def put(self, key: Any, values: dict[str, Any]) -> None:
-        self._values[key] = values
+    def put(self, operation: Operation) -> None:
+        key = operation.key
+        self._put[key] = operation
         self._made.pop(key, None)
 
     def change(self, key: Any, **changed: Any) -> None:
-        if key in self._values:
-            self.put(key, self._values[key] | changed)
+        if key in self._put:
+            self.put(self._put[key].changed(**changed))
 
     def all(self) -> dict[Any, Any]:
-        for key, values in self._values.items():
-            if key not in self._made:
-                self._made[key] = self._make(values)
-        return {key: self._made[key] for key in self._values}
+        if len(self._made) < len(self._put):
+            made = self._made
+            # Made anew, so that what was changed stays where it first was.
+            self._made = {key: made[key] if key in made else self._make(one) for key, one in self._put.items()}
+        return self._made
 
 
-def _step(values: dict[str, Any]) -> Step:
-    return step_of(values | {"logprobs": as_stored(values["logprobs"])})
+def _step(operation: Operation) -> Step:
+    if operation.step is not None:
+        return step_as_read(operation.step)
+    return step_of(operation.values | {"logprobs": as_stored(operation.values["logprobs"])})
+
+
+def _step_of(record: AnyFailureEvent | Intervention) -> int:
+    return record.step

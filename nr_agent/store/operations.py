@@ -5,21 +5,29 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from sqlalchemy import JSON, Connection, Table, Text, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.sql.dml import Insert, Update
 from sqlalchemy.types import TypeEngine
 
-from nr_agent.episode import Episode, measure_usage
+from nr_agent.episode import Episode, Step, measure_usage
 from nr_agent.errors import NotFoundError
+from nr_agent.store.cleaning import clean_text
 from nr_agent.store.columns import SafeJSON, SafeText
-from nr_agent.store.records import episode_of, episode_row, event_of, intervention_of, payload, step_of
+from nr_agent.store.records import (
+    episode_row,
+    event_of,
+    intervention_of,
+    own_values,
+    payload,
+    step_of,
+    strict_values,
+)
 from nr_agent.store.schema import EpisodeRow, FailureEventRow, InterventionRow, RunRow, StepRow
+from nr_agent.store.statements import Statement
 
 Kind = Literal["begin", "step", "event", "intervention", "discard", "finish"]
 
@@ -31,31 +39,69 @@ INTERVENTIONS: Table = InterventionRow.__table__  # type: ignore[assignment]
 
 _PARTS: dict[Kind, Table] = {"step": STEPS, "event": EVENTS, "intervention": INTERVENTIONS}
 _KEPT: dict[Kind, tuple[str, ...]] = {"step": (), "event": ("ordinal",), "intervention": ("ordinal",)}
+_FIELDS = ("kind", "episode_id", "values", "ordinal")
 
 ENDED = ("completed", "failed", "interrupted", "abandoned")
 RESUMED = ("waiting", "abandoned")
 """An episode that stands so runs again as soon as somebody writes into it."""
 
 
-@dataclass(frozen=True)
 class Operation:
     """One thing to write.
 
-    Attributes:
+    Args:
         kind: what.
         episode_id: in which episode.
-        values: strict JSON values.
+        values: strict JSON values; or, with `strict=False`, a record's that nobody else holds.
         ordinal: increases with every operation of a process; keeps events and interventions in order.
+        strict: False makes the values strict when they are first asked for, which whoever writes them does.
+        step: a copy of a step that nobody else holds, instead of values.
     """
 
-    kind: Kind
-    episode_id: str
-    values: dict[str, Any] = field(default_factory=dict)
-    ordinal: int = 0
+    __slots__ = ("_strict", "_values", "episode_id", "kind", "ordinal", "step")
+
+    def __init__(
+        self,
+        kind: Kind,
+        episode_id: str,
+        values: dict[str, Any],
+        ordinal: int = 0,
+        *,
+        strict: bool = True,
+        step: Step | None = None,
+    ) -> None:
+        self.kind = kind
+        self.episode_id = episode_id
+        self.ordinal = ordinal
+        self.step = step
+        self._values = values
+        self._strict = strict
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Strict JSON values. Those of a step are made when they are asked for, and not held beside it."""
+        if self.step is not None:
+            return strict_values(own_values(self.step))
+        if not self._strict:
+            # Two threads may come here at once: it is the same for both.
+            self._values, self._strict = strict_values(self._values), True
+        return self._values
+
+    @property
+    def key(self) -> Any:
+        """Of a step, an event or an intervention: what names it in its episode."""
+        if self.kind == "step":
+            return self._values["index"] if self.step is None else self.step.index
+        return clean_text(self._values["id"])
+
+    def changed(self, **values: Any) -> Operation:
+        """With other values."""
+        return Operation(self.kind, self.episode_id, self.values | values, self.ordinal)
 
     def to_json(self) -> str:
         """On one line."""
-        return json.dumps(asdict(self), ensure_ascii=True, allow_nan=False)
+        parts = {name: getattr(self, name) for name in _FIELDS}
+        return json.dumps(parts, ensure_ascii=True, allow_nan=False)
 
     @classmethod
     def from_json(cls, line: str) -> Operation:
@@ -65,7 +111,7 @@ class Operation:
             ValueError: the line is no operation.
         """
         values = json.loads(line)
-        if not isinstance(values, dict) or set(values) != {"kind", "episode_id", "values", "ordinal"}:
+        if not isinstance(values, dict) or set(values) != set(_FIELDS):
             raise ValueError("no operation")
         return cls(**values)
 
@@ -129,16 +175,20 @@ def _write_parts(connection: Connection, parts: list[Operation]) -> None:
             values["ordinal"] = part.ordinal
         rows.setdefault((part.kind, tuple(values)), []).append(values)
     for (kind, columns), together in rows.items():
-        statement = _upserting(connection.dialect.name, _PARTS[kind], columns, _KEPT[kind])
-        connection.execute(statement, together if len(together) > 1 else together[0])
+        _upserting(connection.dialect.name, _PARTS[kind], columns, _KEPT[kind]).run(connection, together)
 
 
 def overlay(episode: Episode | None, operation: Operation) -> Episode | None:
     """The episode as it would be once the operation is written."""
     values = operation.values
     if operation.kind == "begin":
-        parts = (episode.steps, episode.events, episode.interventions) if episode else ([], [], [])
-        return episode_of(episode_row(values), *parts)
+        head = {name: values[name] for name in Episode.model_fields} | {
+            "created_at": _moment(values["created_at"]),
+            "ended_at": _moment(values["ended_at"]),
+        }
+        if episode is not None:
+            head |= {"steps": episode.steps, "events": episode.events, "interventions": episode.interventions}
+        return Episode.model_validate(head)
     if episode is None:
         return None
     change: dict[str, Any]
@@ -188,15 +238,15 @@ def _finish(connection: Connection, operation: Operation) -> None:
     values |= {f"usage_{name}": number for name, number in usage.items()}
     values["ended_at"] = _moment(values["ended_at"])
     values["heartbeat_at"] = datetime.now(UTC)
-    found = connection.execute(_finishing(tuple(values)), {**values, "of": operation.episode_id})
-    if found.rowcount == 0:
+    found = _finishing(connection.dialect.name, tuple(values)).run(connection, [{**values, "of": operation.episode_id}])
+    if found == 0:
         raise NotFoundError(f"there is no episode {operation.episode_id} to finish", hint="begin it first")
 
 
 @functools.cache
-def _finishing(columns: tuple[str, ...]) -> Update:
+def _finishing(dialect: str, columns: tuple[str, ...]) -> Statement:
     values = {name: bindparam(name, type_=_of_clean(EPISODES.c[name].type)) for name in columns}
-    return update(EPISODES).where(EPISODES.c.id == bindparam("of")).values(values)
+    return Statement(update(EPISODES).where(EPISODES.c.id == bindparam("of")).values(values))
 
 
 def _upsert(connection: Connection, table: Table, values: dict[str, Any], keep: tuple[str, ...] = ()) -> bool:
@@ -205,20 +255,18 @@ def _upsert(connection: Connection, table: Table, values: dict[str, Any], keep: 
     Returns:
         Whether a row was written: one that is there and keeps all of its columns is not.
     """
-    statement = _upserting(connection.dialect.name, table, tuple(values), keep)
-    return connection.execute(statement, values, execution_options={"preserve_rowcount": True}).rowcount > 0
+    return _upserting(connection.dialect.name, table, tuple(values), keep).run(connection, [values]) > 0
 
 
 @functools.cache
-def _upserting(dialect: str, table: Table, columns: tuple[str, ...], keep: tuple[str, ...]) -> Insert:
-    """The statement of an upsert. Made once: to build it anew takes longer than to carry it out."""
+def _upserting(dialect: str, table: Table, columns: tuple[str, ...], keep: tuple[str, ...]) -> Statement:
     insert = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
     insert = insert.values({name: bindparam(name, type_=_of_clean(table.c[name].type)) for name in columns})
     key = [column.name for column in table.primary_key]
     changed = {name: insert.excluded[name] for name in columns if name not in key and name not in keep}
     if not changed:
-        return insert.on_conflict_do_nothing(index_elements=key)
-    return insert.on_conflict_do_update(index_elements=key, set_=changed)
+        return Statement(insert.on_conflict_do_nothing(index_elements=key))
+    return Statement(insert.on_conflict_do_update(index_elements=key, set_=changed))
 
 
 def _of_clean(kind: TypeEngine[Any]) -> TypeEngine[Any]:

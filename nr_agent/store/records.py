@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from pydantic_core import to_json
 from sqlalchemy import RowMapping
 
 from nr_agent.episode import Episode, Intervention, Problem, Record, Step, Usage
@@ -34,12 +35,32 @@ _HEAD = (
     "thread_id",
 )
 _NAN = float("nan")
+_UNCLEAN = (b"NaN", b"Infinity", b"\\u0000")
 
 
 def payload(record: Record | FailureEvent) -> dict[str, Any]:
     """A record as strict JSON values; times in UTC, as ISO 8601."""
     values: dict[str, Any] = clean_json(_with_iso_times(record.model_dump(mode="python")))
     return values
+
+
+def own_values(record: Record | FailureEvent) -> dict[str, Any]:
+    """A record's values, none of which it shares; not yet strict, which takes longer."""
+    return record.model_dump(mode="python")
+
+
+def strict_values(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a step, an event or an intervention as strict JSON values."""
+    try:
+        written = to_json(values, inf_nan_mode="constants")
+    except ValueError:  # half a character, or what no field of these records should hold
+        return _cleaned(values)
+    return _cleaned(values) if any(sign in written for sign in _UNCLEAN) else values
+
+
+def _cleaned(values: dict[str, Any]) -> dict[str, Any]:
+    cleaned: dict[str, Any] = clean_json(values)
+    return cleaned
 
 
 def episode_row(head: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,8 +136,10 @@ def hash_problem(text: str) -> str:
     return hashlib.sha256(clean_text(text).strip().encode()).hexdigest()
 
 
-def numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+def numbers(values: dict[str, Any]) -> dict[str, Any]:
     """With NaN where JSON had to say None: these fields are numbers."""
+    if None not in values.values():
+        return values
     return {name: _NAN if value is None else value for name, value in values.items()}
 
 

@@ -7,7 +7,6 @@ import sys
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +22,7 @@ from nr_agent.settings import load_settings
 from nr_agent.store import operations, standing
 from nr_agent.store.annotations import this_run
 from nr_agent.store.cleaning import clean_json, clean_text
+from nr_agent.store.copies import own_step
 from nr_agent.store.database import Database, is_transient
 from nr_agent.store.filters import EpisodeFilter, EpisodeSummary, select_newest, select_summaries, summary_of
 from nr_agent.store.live import Live
@@ -30,7 +30,7 @@ from nr_agent.store.notes import Notes
 from nr_agent.store.operations import ENDED, EPISODES, Kind, Operation
 from nr_agent.store.privacy import Privacy, Redactor
 from nr_agent.store.reading import load_episode, not_found, reading, resolve
-from nr_agent.store.records import hash_problem, payload
+from nr_agent.store.records import hash_problem, own_values, payload
 from nr_agent.store.spool import spool_of
 from nr_agent.store.upgrades import prepare
 from nr_agent.store.writer import OnError, Writer
@@ -342,9 +342,13 @@ class EpisodeStore(Notes):
             kind = "step"
         elif isinstance(record, FailureEvent):
             kind = "event"
-        whole = self._operation(kind, episode_id, payload(record))
+        if type(record) is Step:
+            whole = Operation(kind, clean_text(episode_id), {}, next(self._ordinals), step=own_step(record))
+        else:
+            values = own_values(record)
+            whole = Operation(kind, clean_text(episode_id), values, next(self._ordinals), strict=False)
         kept = self._privacy.record(record)
-        return whole, whole if kept is record else replace(whole, values=payload(kept))
+        return whole, whole if kept is record else Operation(kind, whole.episode_id, payload(kept), whole.ordinal)
 
     def _begin(self, head: Episode, now: datetime) -> tuple[Operation, Operation]:
         beside: dict[str, Any] = {"owner": self._writer.owner, "heartbeat_at": now.isoformat(), "run": self._run}
@@ -352,7 +356,7 @@ class EpisodeStore(Notes):
         if self._privacy.keeps_everything:
             return whole, whole
         beside |= {"kept": self._privacy.kept, "problem_hash": hash_problem(head.problem.text)}
-        return whole, replace(whole, values=payload(self._privacy.head(head)) | beside)
+        return whole, whole.changed(**payload(self._privacy.head(head)), **beside)
 
     def _check_known(self, episode_id: str) -> None:
         """An unknown episode is the caller's mistake, and is told to the caller rather than to the writer."""

@@ -8,7 +8,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal, NoReturn
 
@@ -289,7 +288,7 @@ class Writer:
         run = operation.values.get("run") if operation.kind == "begin" else None
         if run is None or run["id"] not in self._runs:
             return operation
-        return replace(operation, values=operation.values | {"run": None, "run_id": run["id"]})
+        return operation.changed(run=None, run_id=run["id"])
 
     def _fail(self, batch: list[Operation], error: Exception | None) -> None:
         if self.on_error == "raise":

@@ -13,11 +13,15 @@ from episodes_made import a_step, an_episode, episodes
 from hypothesis import HealthCheck, given, settings
 from sqlalchemy import event
 
+from nr_agent.episode import Intervention, Step
 from nr_agent.errors import StoreError
+from nr_agent.events import ChannelEvidence, Evidence, FailureEvent, InstanceFailure
 from nr_agent.store import EpisodeStore
 from nr_agent.store.database import Database
 from nr_agent.store.operations import EPISODES
 from nr_agent.store.store import _REMEMBERED
+
+_PLACE = {"step": 4, "position": 400, "score": 0.9, "threshold": 0.5, "detector": "d"}
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -37,13 +41,80 @@ def test_whoever_thinks_an_episode_and_whoever_looks_on_see_the_same(lasting, ep
 
 
 def test_values_that_databases_do_not_take_are_seen_as_they_are_stored(lasting):
-    odd = a_step(4, "think", "a\0b\ud800", logprobs=[0.1, math.nan, -math.inf, None])
+    fields = {"mean": math.inf, "maximum": math.nan, "minimum": -1.0, "std": 0.5, "score": 0.5}
+    odd = a_step(
+        4,
+        "think",
+        "a\0b\ud800",
+        branch="\0",
+        stop="\ud800",
+        logprobs=[0.1, math.nan, -math.inf, None],
+        readings=[{"level": "in\0side", "tokens": 4, **fields}],
+    )
+    evidence = Evidence(
+        channels=[ChannelEvidence(channel="FFN\0", z=-math.inf, position=3, writes=["\ud800"])],
+        features={"mean\0": math.nan},
+        text="\0",
+    )
+    event = _PLACE | {"detector": "\0", "evidence": evidence}
+    twice = [InstanceFailure(id=one, **event) for one in ("v\0", "v\ufffd")]
     with EpisodeStore(lasting) as thinks, EpisodeStore(lasting) as looks_on:
         thinks.begin(an_episode("e"))
-        thinks.add("e", odd)
+        thinks.add("e", odd, *twice)
+        thinks.add("e", Intervention(id="i\0", kind="branch", policy="\0", step=4, position=4, branches=["\ud800"]))
+        seen = thinks.get("e")
         thinks.flush()
-        assert thinks.get("e") == looks_on.get("e")
-        assert thinks.get("e").steps[4].text == "a\ufffdb\ufffd"
+        # Parts are compared as text, in which a NaN is a NaN.
+        assert repr(seen) == repr(thinks.get("e")) == repr(looks_on.get("e"))
+        assert (seen.steps[4].text, seen.steps[4].readings[0].level) == ("a\ufffdb\ufffd", "in\ufffdside")
+        assert [one.id for one in seen.events] == ["v1", "v\ufffd"]
+
+
+@pytest.mark.parametrize("options", [{}, {"redact": str.upper}])
+def test_what_is_queued_stays_as_it_is_whatever_becomes_of_the_records(lasting, options):
+    """Records are frozen, but their lists are lists."""
+    reading = {"level": "instance", "tokens": 4, "mean": 0.5, "maximum": 1, "minimum": 0, "std": 0.25, "score": 0.5}
+    channel = ChannelEvidence(channel="FFN 1:2", z=3.0, position=3, writes=["so"])
+
+    def records() -> tuple[Step, InstanceFailure, Intervention]:
+        step = a_step(4, "think", "ABCD", logprobs=[-0.5] * 4, readings=[reading])
+        evidence = Evidence(channels=[channel.model_copy(deep=True)], features={"mean": 0.5})
+        done = Intervention(id="i2", kind="branch", policy="BRANCH", step=4, position=4, inserted=[1], branches=["b1"])
+        return step, InstanceFailure(id="v2", **_PLACE, evidence=evidence), done
+
+    def spoil(step: Step, event: InstanceFailure, done: Intervention) -> None:
+        for one in (step.ids, step.provenance, step.logprobs, step.readings, done.inserted, done.branches):
+            one.clear()
+        event.evidence.channels[0].writes.clear()
+        event.evidence.channels.clear()
+        event.evidence.features["mean"] = 9.0
+
+    given, right = records(), records()
+    with EpisodeStore(lasting, **options) as thinks, EpisodeStore(lasting) as looks_on:
+        with thinks._writer._state:  # nothing is written yet
+            thinks.begin(an_episode("e"), wait=False)
+            thinks.add("e", *given)
+            spoil(*given)
+            known = thinks.get("e")
+            assert (known.steps[4], known.events[1], known.interventions[1]) == right
+            spoil(known.steps[4], known.events[1], known.interventions[1])
+        thinks.flush()
+        known = looks_on.get("e")
+        assert (known.steps[4], known.events[1], known.interventions[1]) == right
+
+
+def test_a_record_of_a_type_of_its_own_is_seen_as_it_is_stored(lasting):
+    class OwnStep(Step):
+        pass
+
+    with EpisodeStore(lasting) as thinks, EpisodeStore(lasting) as looks_on:
+        thinks.begin(an_episode("e"))
+        thinks.add("e", OwnStep(**a_step(4, "think", "more", logprobs=[-0.1] * 4).model_dump()))
+        thinks.add("e", FailureEvent(id="v2", level="instance", kind="overthinking", **_PLACE))
+        seen = thinks.get("e")
+        thinks.flush()
+        assert seen == looks_on.get("e")
+        assert (type(seen.steps[4]), type(seen.events[1])) == (Step, InstanceFailure)
 
 
 def test_reading_a_running_episode_back_asks_the_database_for_nothing(anywhere):
