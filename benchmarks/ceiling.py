@@ -27,8 +27,8 @@ from nr_agent.tasks import FAMILIES, draw
 ARMS = ("vanilla", "sft", "oracle", "random")
 EVERYTHING = Policies(
     on={
-        "intra_step": RecheckPolicy(escalate=True),
-        "inter_step": BranchPolicy(width=2, back=1, until_answer=True),
+        "intra_step": RecheckPolicy(rollback=True),
+        "inter_step": BranchPolicy(width=1, back=1, until_answer=True),
         "instance": EarlyStopPolicy(require_answer=True),
     },
     max_interventions=8,

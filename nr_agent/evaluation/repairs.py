@@ -1,7 +1,8 @@
 """Whether a correction token is obeyed: what follows it at the places where the model itself failed.
 
-Beside it stands what the model does there without one: the slipped step taken back and drawn again, or the circling
-thought through for as many steps.
+A recheck is put in the place of the slipped step, which is taken back, and behind it; a branch in the place of the
+circling step. Beside it stands what the model does there without one: the slipped step taken back and drawn again, or
+the circling thought through for as many steps.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nr_agent.detection.grounding import is_second_look
 from nr_agent.detection.labels import label_trace, results, slip, wrong_equation
 from nr_agent.detection.traces import Traced
 from nr_agent.engine.protocol import ExtendRequest, Sampling, StopSpec
 from nr_agent.equations import equations
 from nr_agent.evaluation.statistics import wilson
-from nr_agent.tokens import BRANCH, RECHECK, STEP_END
+from nr_agent.tokens import BRANCH, RECHECK, REDO, STEP_END
 
+_REMEDIES = ("recheck in place", "recheck behind", "branch")
 _STEP_TOKENS = 160
 _COUNT = re.compile(r"(?:(\S+): \S(?: \S)*|So (\S+)) has \d+")
 _ASKED = re.compile(r'letter "(\w)"')
@@ -30,7 +33,7 @@ class Repairs:
 
     Attributes:
         family: of the problems.
-        remedy: `recheck` or `branch`.
+        remedy: `recheck in place`, `recheck behind` or `branch`.
         n: places.
         repaired: share that the remedy repaired.
         repaired_95: its interval.
@@ -63,8 +66,9 @@ def measure_repairs(
     for traced in traces:
         labels = label_trace(traced)
         slipped = next((i for i, label in enumerate(labels) if label.intra_step and _plain(traced, i)), None)
-        circling = next((i for i, label in enumerate(labels) if label.inter_step and _plain(traced, i)), None)
-        for remedy, place in (("recheck", slipped), ("branch", circling)):
+        circling = next((i for i, label in enumerate(labels) if label.inter_step and i and _plain(traced, i)), None)
+        for remedy in _REMEDIES:
+            place = circling if remedy == "branch" else slipped
             cell = places.setdefault((traced.problem.task or "", remedy), [])
             if place is not None and len(cell) < a_family:
                 cell.append((traced, place))
@@ -74,14 +78,19 @@ def measure_repairs(
 async def _measure(
     engine: Any, places: dict[tuple[str, str], list[tuple[Traced, int]]], sampling: Sampling, seed: int
 ) -> list[Repairs]:
-    tokens = {"recheck": engine.codec.control(RECHECK), "branch": engine.codec.control(BRANCH)}
+    recheck, branch = engine.codec.control(RECHECK), engine.codec.control(BRANCH)
+    spoken = {
+        "recheck in place": [recheck],
+        "recheck behind": [recheck, *engine.codec.encode(REDO)],
+        "branch": [branch],
+    }
 
     async def step(ids: Sequence[int], force: Sequence[int], number: int) -> str:
         ref = engine.open(ids, seed=seed + number)
         stop = StopSpec(engine.codec.end_ids, (STEP_END,), _STEP_TOKENS)
         segment = await asyncio.wrap_future(engine.submit(ExtendRequest(ref, stop, sampling, force, readings=False)))
         engine.close(segment.ref)
-        text: str = engine.codec.decode(segment.ids[len(force) :])
+        text: str = engine.codec.decode(segment.ids[len(force[:1]) :])  # the words stay, the token goes
         return text
 
     found = []
@@ -91,9 +100,11 @@ async def _measure(
         told, alone = [], []
         for number, (traced, place) in enumerate(cell):
             kept = traced.steps[place]
-            told.append(step(traced.ids[: kept.end], [tokens[remedy]], number))
-            alone.append(step(traced.ids[: kept.start if remedy == "recheck" else kept.end], [], number))
-        worked, drawn_well = (_mends, _right) if remedy == "recheck" else (_leads_out, _leads_out)
+            upto = kept.end if remedy == "recheck behind" else kept.start
+            told.append(step(traced.ids[:upto], spoken[remedy], number))
+            alone.append(step(traced.ids[: kept.end if remedy == "branch" else kept.start], [], number))
+        worked = {"recheck in place": _right, "recheck behind": _mends, "branch": _leads_out}[remedy]
+        drawn_well = _leads_out if remedy == "branch" else _right
         with_it = [worked(t, p, text) for (t, p), text in zip(cell, await asyncio.gather(*told), strict=True)]
         without = [drawn_well(t, p, text) for (t, p), text in zip(cell, await asyncio.gather(*alone), strict=True)]
         n, a, b = len(cell), sum(with_it), sum(without)
@@ -150,5 +161,6 @@ def _leads_out(traced: Traced, place: int, text: str) -> bool:
 
 
 def _sound(traced: Traced, place: int, text: str) -> bool:
-    """Whether a step that comes after the one at the place holds no slip."""
-    return slip(text, traced.problem.text, [step.text for step in traced.steps[: place + 1]]) is None
+    """Whether a step in the place of one, or behind it, holds no slip."""
+    upto = place + 1 if is_second_look(text) else place
+    return slip(text, traced.problem.text, [step.text for step in traced.steps[:upto]]) is None

@@ -61,7 +61,7 @@ def following(problem: Problem, steps: Sequence[str], rng: random.Random) -> str
     if any(map(states_answer, steps)):
         return None
     if problem.task == "countdown":
-        solved = _solved(problem, steps[-1])
+        solved = _solved(problem, steps[-1]) if steps else None
         return attempt(problem, before, rng) if solved is None else f"So the answer is {solved}."
     missing = missing_step(problem, before, rng)
     return f"{_voice(steps, rng)}{missing}" if missing and _CALCULATED.match(missing) else missing

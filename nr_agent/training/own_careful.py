@@ -42,13 +42,15 @@ def careful_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) ->
         if held_out(traced.problem.text):
             continue
         labels = label_trace(traced)
+        told = told_example(tokenizer, traced)
         for number, label in enumerate(labels):
             known = not any(earlier.intra_step for earlier in labels[:number])
             careful = careful_step(traced, number, bool(label.intra_step), known, rng)
             if careful is None:
                 continue
             after = following(traced.problem, [*_texts(traced, number), careful], rng) if known else None
-            example = _example(tokenizer, traced, number, careful if after is None else f"{careful}{STEP_END}{after}")
+            remedy = careful if after is None else f"{careful}{STEP_END}{after}"
+            example = _example(tokenizer, told, traced.steps[number].start, remedy)
             if label.intra_step:
                 slips.append(example)
             else:
@@ -90,12 +92,10 @@ def _texts(traced: Traced, number: int) -> list[str]:
     return [step.text for step in traced.steps[:number]]
 
 
-def _example(tokenizer: Any, traced: Traced, number: int, remedy: str) -> Example:
-    start = traced.steps[number].start
-    told = told_example(tokenizer, traced)
+def _example(tokenizer: Any, told: Example, start: int, remedy: str) -> Example:
     body = tokenizer.encode(remedy + STEP_END, add_special_tokens=False)
     return Example(
-        [*traced.ids[:start], tokenizer.convert_tokens_to_ids(RECHECK), *body],
+        [*told.ids[:start], tokenizer.convert_tokens_to_ids(RECHECK), *body],
         [*[IGNORED] * (start + 1), *body],
         [*told.tells[:start], *[UNTOLD] * (len(body) + 1)],
     )

@@ -58,6 +58,7 @@ def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> lis
             continue
         before: list[str] = []
         labels = label_trace(traced)
+        told = told_example(tokenizer, traced)
         for number, label in enumerate(labels):
             # What follows from a remedy is known where nothing else went wrong before it.
             known = not any(earlier.intra_step for earlier in labels[:number])
@@ -68,7 +69,9 @@ def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> lis
                 remedy = another_way(traced, number, rng)
                 kept = number + 1 if rng.random() < 0.5 else number
                 if remedy and kept:
-                    branches.append(_example(tokenizer, traced, kept, BRANCH, _on(traced, kept, remedy, known, rng)))
+                    branches.append(
+                        _example(tokenizer, traced, told, kept, BRANCH, _on(traced, kept, remedy, known, rng))
+                    )
                 continue
             redone = redo(traced, number)
             text, problem = traced.steps[number].text, traced.problem.text
@@ -77,13 +80,13 @@ def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> lis
             if redone is None or (WRONG in redone) != label.intra_step or slip(redone, problem, before):
                 continue
             redone = _on(traced, number + 1, redone, known, rng)
-            example = _example(tokenizer, traced, number + 1, RECHECK, redone)
+            example = _example(tokenizer, traced, told, number + 1, RECHECK, redone)
             if label.intra_step:
                 slips.append(example)
                 given_up = another_way(traced, number - 1, rng) if number and rng.random() < 0.4 else None
                 if given_up:
                     given_up = _on(traced, number, given_up, known, rng)
-                    branches.append(_example(tokenizer, traced, number, BRANCH, given_up))
+                    branches.append(_example(tokenizer, traced, told, number, BRANCH, given_up))
             else:
                 sound.append((min(traced.steps[number].logprobs), example))
     sound.sort(key=lambda entry: entry[0])
@@ -262,7 +265,7 @@ def _whole(text: str) -> bool:
     return text.removeprefix("-").isdigit()
 
 
-def _example(tokenizer: Any, traced: Traced, kept: int, trigger: str, remedy: str) -> Example:
+def _example(tokenizer: Any, traced: Traced, told: Example, kept: int, trigger: str, remedy: str) -> Example:
     end = traced.steps[kept - 1].end
     # The words that the controller inserts with the token are not learned either.
     spoken = REDO if trigger == RECHECK else ""
@@ -271,5 +274,5 @@ def _example(tokenizer: Any, traced: Traced, kept: int, trigger: str, remedy: st
     return Example(
         [*traced.ids[:end], *inserted, *body],
         [*[IGNORED] * (end + len(inserted)), *body],
-        [*told_example(tokenizer, traced).tells[:end], *[UNTOLD] * (len(inserted) + len(body))],
+        [*told.tells[:end], *[UNTOLD] * (len(inserted) + len(body))],
     )

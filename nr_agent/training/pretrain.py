@@ -115,7 +115,7 @@ class PretrainSettings:
     """
 
     size: str = "nano"
-    phases: tuple[Phase, ...] = (Phase(1300, 3e-3, decay=0.0), Phase(1100, 3e-3, warmup=1, decay=1.0, weights=HARD))
+    phases: tuple[Phase, ...] = (Phase(1300, 3e-3, decay=0.0), Phase(1400, 3e-3, warmup=1, decay=1.0, weights=HARD))
     tokens: int = 5600
     longest: int = 512
     seed: int = 0
@@ -123,7 +123,7 @@ class PretrainSettings:
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     own_at: tuple[int, ...] = (800,)
     own_problems: int = 100
-    own_share: float = 0.2
+    own_share: float = 0.1
     told: float = 0.5
 
     @property

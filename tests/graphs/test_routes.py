@@ -15,7 +15,7 @@ from nr_agent.graphs.branching import rank
 from nr_agent.graphs.recording import judge
 from nr_agent.policies import BranchPolicy, Policies, RecheckPolicy
 from nr_agent.testing import ScriptedDetector, ScriptedEngine
-from nr_agent.tokens import BRANCH, CLOSING_SENTENCE, END_THINK, RECHECK, THINK
+from nr_agent.tokens import BRANCH, CLOSING_SENTENCE, END_THINK, RECHECK, REDO, THINK
 
 
 def test_undisturbed_thinking_is_recorded_token_by_token(solve):
@@ -49,7 +49,7 @@ def test_turn_that_ends_inside_the_thinking_answers_with_its_last_thought(solve)
 
 def test_recheck_follows_the_step_with_its_token(solve):
     run = solve(ScriptedEngine(["2+2=5 slip", "2+2=4, not what I had", "done"]), words)
-    assert run.thoughts()[:2] == ["2+2=5 slip\n\n", f"{RECHECK}2+2=4, not what I had\n\n"]
+    assert run.thoughts()[:2] == ["2+2=5 slip\n\n", f"{RECHECK}{REDO}2+2=4, not what I had\n\n"]
     assert run.episode.steps[2].provenance[0] == ("inserted", 1)
     assert run.episode.steps[2].ids[0] == run.engine.codec.control(RECHECK)
     (intervention,) = run.report["interventions"]
