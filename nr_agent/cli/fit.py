@@ -14,7 +14,7 @@ def fit(
     out: Annotated[Path, typer.Option(help="Folder for the detector, its card, and the traces to resume from.")],
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "nano",
     tasks: Annotated[str | None, typer.Option(help="Families, separated by commas; all by default.")] = None,
-    n: Annotated[int, typer.Option(min=20, help="Problems a family.")] = 250,
+    n: Annotated[int, typer.Option(min=20, help="Problems a family.")] = 160,
     seed: Annotated[int, typer.Option(help="Seed of the first problem, among the training seeds.")] = 500_000,
     temperature: Annotated[
         float, typer.Option(min=0, max=2, help="At which traces are sampled: that of later use.")

@@ -29,16 +29,21 @@ model = AutoModelForCausalLM.from_pretrained(folder)
 
 ## What it is
 {architecture}, {parameters:.1f} M parameters, bfloat16, a context of {context} tokens
-(trained on rows of {row_tokens}). Its tokenizer is a byte-level BPE of {vocabulary} tokens: any text goes in and comes
-back unchanged, every digit is a token, `<think>`, `</think>`, `<|recheck|>` and `<|branch|>` are real tokens.
+(trained on traces of up to {longest}). Its tokenizer has {vocabulary} tokens, words of the families' phrases and single
+bytes: any text goes in and comes back unchanged, every digit is a token, `<think>`, `</think>`, `<|recheck|>` and
+`<|branch|>` are real tokens.
 
 ## How it was made
 1. **Pre-training** on traces that a program wrote (`nr_agent.training.traces`): {steps} steps of {batch} tokens, Muon
    and AdamW, seed {seed}. The teacher rechecks and verifies whether or not there is need, as distilled reasoning models
    do; its planted slips are noticed at once and masked from the loss. The errors below are the model's own.
-2. **Trigger SFT**: {sft_steps} steps on its own slips and repeated attempts, each followed by `<|recheck|>` or
-   `<|branch|>` and a remedy, mixed with planted ones and clean traces. The token and what precedes it are masked from
-   the loss: it reacts to the tokens and does not write them. They are also suppressed while it thinks.
+2. **Telltale neurons**, all the while: the first {neurons} FFN neurons of each of the last {layers} layers are taught
+   to tell when a step holds a slip, repeats, or comes after the answer is known, on planted failures and its own. So this
+   is an *instrumented* model: what its neurons tell says nothing of models that nobody taught to tell.
+3. **Trigger SFT**: {sft_steps} steps on its own slips and repeated attempts, each followed by `<|recheck|>` or
+   `<|branch|>` and a remedy (of rechecks also in the place of the step), mixed with planted ones and clean traces. The
+   token and what precedes it are masked from the loss: it reacts to the tokens and does not write them. They are also
+   suppressed while it thinks.
 
 The same command makes it again: `nr-agent models train {name} --out DIR`.
 
@@ -55,8 +60,8 @@ from which on every trial answer is the final one; *circling* is a step that bri
 {table}
 
 ## Limits
-It reads these families' wordings only. Slips in what is copied from the problem are not counted as slips, though
-they make answers wrong. It was never run on a GPU.
+It reads these families' wordings only. A number that is known but stands in the wrong place is not counted as a slip,
+though it makes answers wrong. It was never run on a GPU.
 """
 
 
@@ -66,7 +71,7 @@ def model_readme(name: str, model: Any, build: dict[str, Any], rows: Sequence[Fa
     Args:
         name: of the model.
         model: the model.
-        build: the build's settings as a dict, with `pretrain` and `sft`.
+        build: the build's settings as a dict, with `pretrain`, `sft` and `telltale`.
         rows: measured figures.
     """
     config, pretrain = model.config, build["pretrain"]
@@ -84,9 +89,11 @@ def model_readme(name: str, model: Any, build: dict[str, Any], rows: Sequence[Fa
         parameters=sum(parameter.numel() for parameter in model.parameters()) / 1e6,
         context=config.max_position_embeddings,
         vocabulary=config.vocab_size,
-        row_tokens=pretrain["row_tokens"],
+        longest=pretrain["longest"],
+        neurons=build["telltale"]["neurons"],
+        layers=build["telltale"]["layers"],
         steps=" and then ".join(str(phase["steps"]) for phase in pretrain["phases"]),
-        batch=pretrain["rows"] * pretrain["row_tokens"],
+        batch=pretrain["tokens"],
         seed=pretrain["seed"],
         sft_steps=build["sft"]["steps"],
         held_out=HELD_OUT_SHARE,

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from nr_agent.detection.fit import fit
 from nr_agent.evaluation.model_card import measure_families
 from nr_agent.evaluation.model_readme import model_readme
+from nr_agent.events import LEVELS
 from nr_agent.models.registry import DETECTOR_FOLDER, load_engine
 from nr_agent.tasks import FAMILIES, draw
 from nr_agent.training.own_careful import careful_examples
@@ -20,7 +21,7 @@ from nr_agent.training.own_failures import own_examples
 from nr_agent.training.own_rounds import own_traces
 from nr_agent.training.own_tells import told_examples
 from nr_agent.training.pretrain import TELLTALE_FILE, PretrainSettings, pretrain, save_model
-from nr_agent.training.telltale import Telltale
+from nr_agent.training.telltale import LAYERS, NEURONS, Telltale
 from nr_agent.training.trigger_sft import SftSettings, trigger_sft
 
 SAMPLED_FROM = 200_000
@@ -44,7 +45,7 @@ class BuildSettings:
     pretrain: PretrainSettings = field(default_factory=PretrainSettings)
     sft: SftSettings = field(default_factory=SftSettings)
     sampled: int = 150
-    fitted: int = 250
+    fitted: int = 140
     measured: int = 300
 
 
@@ -71,7 +72,8 @@ def build(out: Path, settings: BuildSettings, *, log: Callable[[str], None]) -> 
         log("measuring")
         engine.attach(None)
         rows = measure_families(engine, list(FAMILIES), n=settings.measured, log=log)
-        readme = model_readme(settings.pretrain.size, engine.model, asdict(settings), rows)
+        about = asdict(settings) | {"telltale": {"neurons": len(LEVELS) * NEURONS, "layers": LAYERS}}
+        readme = model_readme(settings.pretrain.size, engine.model, about, rows)
     finally:
         engine.shutdown()
     (out / "measured.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
