@@ -38,8 +38,8 @@ bytes: any text goes in and comes back unchanged, every digit is a token, `<thin
    and AdamW, seed {seed}. The teacher rechecks and verifies whether or not there is need, as distilled reasoning models
    do; its planted slips are noticed at once and masked from the loss. The errors below are the model's own.
 2. **Telltale neurons**, all the while: the first {neurons} FFN neurons of each of the last {layers} layers are taught
-   to tell when a step holds a slip, repeats, or comes after the answer is known, on planted failures and its own. So this
-   is an *instrumented* model: what its neurons tell says nothing of models that nobody taught to tell.
+   to tell when a step holds a slip, repeats, or comes after the answer is known, on planted failures and its own. So
+   this is an *instrumented* model: what its neurons tell says nothing of models that nobody taught to tell.
 3. **Trigger SFT**: {sft_steps} steps on its own slips and repeated attempts, each followed by `<|recheck|>` or
    `<|branch|>` and a remedy (of rechecks also in the place of the step), mixed with planted ones and clean traces. The
    token and what precedes it are masked from the loss: it reacts to the tokens and does not write them. They are also
