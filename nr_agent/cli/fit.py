@@ -14,7 +14,11 @@ def fit(
     out: Annotated[Path, typer.Option(help="Folder for the detector, its card, and the traces to resume from.")],
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "nano",
     tasks: Annotated[str | None, typer.Option(help="Families, separated by commas; all by default.")] = None,
-    n: Annotated[int, typer.Option(min=20, help="Problems a family.")] = 160,
+    problems: Annotated[
+        list[Path] | None,
+        typer.Option(help="A file of problems as JSON lines, instead of families; may be given several times."),
+    ] = None,
+    n: Annotated[int, typer.Option(min=20, help="Problems a family, or a file.")] = 160,
     seed: Annotated[int, typer.Option(help="Seed of the first problem, among the training seeds.")] = 500_000,
     temperature: Annotated[
         float, typer.Option(min=0, max=2, help="At which traces are sampled: that of later use.")
@@ -39,6 +43,7 @@ def fit(
     from nr_agent.errors import ConfigurationError, TaskError  # noqa: PLC0415 - kept beside the others
     from nr_agent.events import LEVELS  # noqa: PLC0415 - kept beside the others
     from nr_agent.models.registry import load_engine  # noqa: PLC0415 - imports torch
+    from nr_agent.problem_files import read_problems  # noqa: PLC0415 - kept beside the others
     from nr_agent.tasks import TRAINING_SEEDS, draw, family_names  # noqa: PLC0415 - imports reasoning-gym
 
     if not (seed in TRAINING_SEEDS and seed + n - 1 in TRAINING_SEEDS):
@@ -52,13 +57,18 @@ def fit(
     ):
         if value not in known:
             raise ConfigurationError(f"{name} {value!r} is not known", hint=f"choose from: {', '.join(known)}")
-    families = family_names(tasks)
+    if problems and tasks is not None:
+        raise TaskError("both --tasks and --problems were given", hint="give one of them")
+    if problems:
+        chosen_problems = [problem for path in problems for problem in read_problems(path, n)]
+    else:
+        families = family_names(tasks)
+        chosen_problems = [draw(family, number) for number in range(seed, seed + n) for family in families]
     prepare(model)
     engine = load_engine(model)
-    problems = [draw(family, number) for number in range(seed, seed + n) for family in families]
     promise: Any = dict.fromkeys(LEVELS, alpha)
     promised: Any = {"alpha": promise, "temperature": temperature}
     chosen: Any = {"ranking": ranking, "layers": layers}
     settings = FitSettings.published(**promised) if published else FitSettings(**promised, **chosen)
-    fit_detector(engine, problems, out, settings, source=model, log=lambda line: typer.echo(line, err=True))
+    fit_detector(engine, chosen_problems, out, settings, source=model, log=lambda line: typer.echo(line, err=True))
     typer.echo(str(out))
