@@ -17,6 +17,9 @@ from nr_agent.policies import BranchPolicy, Policies, RecheckPolicy
 from nr_agent.testing import ScriptedDetector, ScriptedEngine
 from nr_agent.tokens import BRANCH, CLOSING_SENTENCE, END_THINK, RECHECK, REDO, THINK
 
+STAYS = {"intra_step": RecheckPolicy()}
+"""The recheck follows the step."""
+
 
 def test_undisturbed_thinking_is_recorded_token_by_token(solve):
     run = solve(ScriptedEngine(["2+2=4", "So the answer is 4."], answer="\\boxed{4}"))
@@ -48,14 +51,15 @@ def test_turn_that_ends_inside_the_thinking_answers_with_its_last_thought(solve)
 
 
 def test_recheck_follows_the_step_with_its_token(solve):
-    run = solve(ScriptedEngine(["2+2=5 slip", "2+2=4, not what I had", "done"]), words)
+    run = solve(ScriptedEngine(["2+2=5 slip", "2+2=4, not what I had", "done"]), words, policies=STAYS)
     assert run.thoughts()[:2] == ["2+2=5 slip\n\n", f"{RECHECK}{REDO}2+2=4, not what I had\n\n"]
-    assert run.episode.steps[2].provenance[0] == ("inserted", 1)
+    spoken = 1 + len(REDO)
+    assert run.episode.steps[2].provenance[0] == ("inserted", spoken)
     assert run.episode.steps[2].ids[0] == run.engine.codec.control(RECHECK)
     (intervention,) = run.report["interventions"]
     assert intervention["kind"] == "recheck" and intervention["outcome"] == "changed" and intervention["step"] == 1
     assert intervention["event_id"] == run.report["events"][0]["id"]
-    assert run.report["usage"]["inserted"] == 1 and run.report["usage"]["discarded"] == 0
+    assert run.report["usage"]["inserted"] == spoken and run.report["usage"]["discarded"] == 0
 
 
 def test_recheck_with_rollback_discards_the_step_and_counts_it(solve):
@@ -85,13 +89,13 @@ def test_rolled_back_step_is_forgotten_by_the_observer(solve):
 
 
 def test_prompted_mode_speaks_in_words(solve):
-    run = solve(ScriptedEngine(["slip", "better"], missing=[RECHECK, BRANCH]), words)
+    run = solve(ScriptedEngine(["slip", "better"], missing=[RECHECK, BRANCH]), words, policies=STAYS)
     assert "slip\n\nWait, let me redo that: better\n\n" in run.final_text
     assert run.report["interventions"][0]["mode"] == "prompted"
 
 
 def test_remedy_after_a_cut_step_begins_a_new_paragraph(solve):
-    run = solve(ScriptedEngine(["slip and much more", "x"]), words, budget=Budget(max_step_tokens=6))
+    run = solve(ScriptedEngine(["slip and much more", "x"]), words, policies=STAYS, budget=Budget(max_step_tokens=6))
     assert f"slip a\n\n{RECHECK}" in run.final_text
 
 
