@@ -77,6 +77,16 @@ class SlotCache(Cache):
             if tensor is not None:
                 tensor[target, :, :length] = tensor[source, :, :length]
 
+    @torch.inference_mode()
+    def exchange(self, one: int, other: int, length: int) -> None:
+        """Let the first `length` positions of two slots change places."""
+        self._make_room(max(one, other) + 1, length)
+        for tensor in (*self.keys, *self.values):
+            if tensor is not None:
+                kept = tensor[one, :, :length].clone()
+                tensor[one, :, :length] = tensor[other, :, :length]
+                tensor[other, :, :length] = kept
+
     def capacity_for(self, tokens: int) -> int:
         """The capacity that slots of this many tokens are given."""
         capacity = self.capacity

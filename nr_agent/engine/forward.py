@@ -66,16 +66,23 @@ class Runner:
         self.cache = SlotCache(self.layers, room=None if memory is None else _room(memory, token_bytes))
 
     @torch.inference_mode()
-    def run(self, slots: Sequence[int], starts: Sequence[int], rows: Sequence[Sequence[int]]) -> Tensor:
+    def run(
+        self,
+        slots: Sequence[int],
+        starts: Sequence[int],
+        rows: Sequence[Sequence[int]],
+        wanted: Sequence[int] | None = None,
+    ) -> Tensor:
         """Compute new tokens of some rows, and keep their keys and values.
 
         Args:
             slots: slot of each row.
             starts: how many tokens of each row are cached already.
             rows: the new tokens of each row, at least one.
+            wanted: the rows whose logits are wanted; all by default.
 
         Returns:
-            `[rows, vocabulary]` float32: the logits behind each row's last token.
+            `[wanted, vocabulary]` float32: the logits behind each wanted row's last token.
         """
         longest = max(len(row) for row in rows)
         ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=self.device)
@@ -83,7 +90,8 @@ class Runner:
         positions = torch.tensor(starts, device=self.device)[:, None] + torch.arange(longest, device=self.device)
         view = max(starts) + longest
         self.cache.begin(list(slots), positions, view)
-        last = [len(row) - 1 for row in rows]
+        wanted = range(len(rows)) if wanted is None else wanted
+        last = [len(rows[row]) - 1 for row in wanted]
         kept = sorted(set(last)) if self._keeps else list(range(longest))
         extra: dict[str, Any] = {self._cache: self.cache}
         if self._keeps:
@@ -97,7 +105,7 @@ class Runner:
             **extra,
         )
         column = torch.tensor([kept.index(position) for position in last], device=self.device)
-        logits: Tensor = output.logits[torch.arange(len(rows), device=self.device), column]
+        logits: Tensor = output.logits[torch.tensor(list(wanted), device=self.device), column]
         return logits.float()
 
     @torch.inference_mode()

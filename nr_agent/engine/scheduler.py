@@ -22,12 +22,17 @@ MARGIN = 4
 """Tokens searched for a stop string beyond one a byte: tokens without text, and spaces that a decoder strips."""
 
 
+PATIENCE = 512
+"""Passes that a step without a slot waits while others go on in theirs: a slot taken from them costs as much."""
+
+
 class _Job:
     """A step being thought: the request, and what came of it so far."""
 
-    def __init__(self, request: ExtendRequest, state: SequenceState) -> None:
+    def __init__(self, request: ExtendRequest, state: SequenceState, since: int) -> None:
         self.request = request
         self.state = state
+        self.since = since
         self.future: Future[Segment] = Future()
         self.start = len(state.ids)
         self.read = state.read
@@ -92,7 +97,7 @@ class Scheduler:
             if self._stopped:
                 state.busy = False
                 raise EngineError("the engine was shut down", hint="load it again")
-            job = _Job(request, state)
+            job = _Job(request, state, self.sequences.passes)
             self._waiting.append(job)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, name="nr-agent-engine", daemon=True)
@@ -112,6 +117,11 @@ class Scheduler:
             with self._wake:
                 self._guests -= 1
                 self._wake.notify()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no step is being thought."""
+        return not self._active
 
     def read_with(self, tap: Tap | None) -> None:
         """Read with another tap from now on; to be called while paused."""
@@ -156,11 +166,14 @@ class Scheduler:
             for job in [job for job in self._waiting if job.dropped]:
                 self._waiting.remove(job)
                 self._release(job, keep=False)
-            while self._waiting and len(self._active) < self.batch:
-                job = self._waiting[0]
-                if self.sequences.place(job.state) is None:
+            # Those that have a slot go first: were it taken from them between two steps, they would take another's, and
+            # all would be computed again from their tokens at every step.
+            for job in sorted(self._waiting, key=lambda job: (not self._overdue(job), job.state.slot is None)):
+                if len(self._active) >= self.batch:
+                    return
+                if self.sequences.place(job.state, urgent=self.idle or self._overdue(job)) is None:
                     return  # every slot is in use: wait until a step ends
-                self._waiting.popleft()
+                self._waiting.remove(job)
                 job.state.running = True
                 # The token that chooses the next one is always computed, even if it was before; so is what was
                 # computed for a step that was cancelled, and whose readings nobody got.
@@ -168,18 +181,22 @@ class Scheduler:
                 job.state.cached = min(job.state.cached, len(job.state.ids) - 1, unread)
                 self._active.append(job)
 
+    def _overdue(self, job: _Job) -> bool:
+        return self.sequences.passes - job.since >= PATIENCE
+
     def _tick(self) -> None:
         """Drop cancelled rows, take pending tokens in, sample where a row is complete."""
         for job in [job for job in self._active if job.dropped]:
             self._active.remove(job)
             self._release(job, keep=False)
         self._give_way()
+        self.sequences.passes += 1
         # Rows that take many tokens in go together, those that decode go together: little is padded.
         intake = [job for job in self._active if len(job.state.ids) - job.state.cached > 1]
         steady = [job for job in self._active if job not in intake]
         for jobs in (intake, steady):
             for group in self._groups(jobs):
-                self._advance(sorted(group, key=lambda job: job.state.slot or 0))
+                self._advance(group)
 
     def _give_way(self) -> None:
         """Let the steps that came last wait again, while the rows need more room than the cache may take."""
@@ -204,10 +221,17 @@ class Scheduler:
     def _advance(self, jobs: list[_Job]) -> None:
         pending = [job.state.ids[job.state.cached :][: self.chunk] for job in jobs]
         starts = [job.state.cached for job in jobs]
-        self.sequences.stretch(max(starts) + max(map(len, pending)))
-        logits = self.runner.run([job.state.slot or 0 for job in jobs], starts, pending)
+        longest = max(map(len, pending))
+        self.sequences.stretch(max(starts) + longest)
+        beside = self.sequences.adjoin([job.state for job in jobs], max(starts) + 1) if longest == 1 else []
+        taken = zip((job.state.slot or 0 for job in jobs), starts, pending, strict=True)
+        rows = sorted([*taken, *((slot, length, [0]) for slot, length in beside)])
+        place = {slot: number for number, (slot, _, _) in enumerate(rows)}
+        wanted = [place[job.state.slot or 0] for job in jobs]
+        slots, begins, tokens = zip(*rows, strict=True)
+        logits = self.runner.run(slots, begins, tokens, wanted)
         self._weigh(logits, jobs, pending)
-        self._collect(jobs, starts, pending)
+        self._collect(jobs, starts, pending, wanted, len(rows))
         ready = []
         for row, (job, tokens) in enumerate(zip(jobs, pending, strict=True)):
             job.state.cached += len(tokens)
@@ -279,19 +303,21 @@ class Scheduler:
             return "context"
         return "length" if job.sampled >= stop.max_new else None
 
-    def _collect(self, jobs: list[_Job], starts: list[int], pending: list[list[int]]) -> None:
+    def _collect(
+        self, jobs: list[_Job], starts: list[int], pending: list[list[int]], wanted: list[int], rows: int
+    ) -> None:
         """Copy the readings of this pass out of the tap: rows beyond a sequence's own tokens are padding."""
         if self.tap is None:
             return
         longest = max(len(tokens) for tokens in pending)
         # One copy for all rows: each would cost as much, and wait for the device.
-        values = self.tap.take(len(jobs) * longest).to("cpu", copy=True).view(len(jobs), longest, -1)
+        values = self.tap.take(rows * longest).to("cpu", copy=True).view(rows, longest, -1)
         for row, (job, start, tokens) in enumerate(zip(jobs, starts, pending, strict=True)):
             # The last token's reading belongs to the token behind it: it comes with that one, or when flushed.
             end = len(job.state.ids) if job.request.flush or self._writes(job) else len(job.state.ids) - 1
             fresh, stale = max(0, job.state.read - start), min(len(tokens), end - start)
             if job.request.readings and fresh < stale:
-                own = values[row, fresh:stale]
+                own = values[wanted[row], fresh:stale]
                 job.parts.append((start + fresh, own if longest == 1 else own.clone()))  # lets go of the padding
                 self._show(job)
             job.state.read = max(job.state.read, start + stale)
@@ -342,6 +368,7 @@ class Scheduler:
         """Give a sequence back to its callers; without what this step added, if that is not to be kept."""
         state = job.state
         with self.sequences.lock:
+            state.ended = self.sequences.passes
             if not keep:
                 del state.ids[job.start :]
                 state.cached = min(state.cached, job.start - 1)

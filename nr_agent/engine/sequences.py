@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nr_agent.engine.cache import SlotCache
 
 SHORTEST = 64
 """Tokens of the shortest slots that a bounded cache is cut into."""
+
+RECENT = 32
+"""Passes for which a sequence keeps its slot behind a step while others wait for one: it is likely to go on."""
+
+FILLED, BRIEFLY = 8, 2
+"""Rows for each gap between them that is computed along, and for each that will soon be none; else rows move."""
+
+BRIEF = 4
+"""Passes behind a step for which the gap that it left is one of those that will soon be none."""
 
 
 @dataclass(eq=False)
@@ -23,6 +34,7 @@ class SequenceState:
         read: positions whose readings have been delivered.
         slot: its slot in the cache, None while it has none.
         used: when it was last extended, for eviction.
+        ended: the pass behind which its last step ended.
         busy: whether a step is waiting or being thought.
         running: whether its slot is being written to, so that nobody may take it.
         closed: whether it was closed while busy; it goes when its step has left the batch.
@@ -34,6 +46,7 @@ class SequenceState:
     read: int = 0
     slot: int | None = None
     used: float = 0.0
+    ended: int = -RECENT
     busy: bool = False
     running: bool = False
     closed: bool = False
@@ -48,15 +61,21 @@ class Sequences:
         cache: the arena. Where its room is bounded, longer slots are fewer.
         states: the sequences by id.
         lock: held while states or slots are changed.
+        passes: how many passes there have been.
     """
 
     limit: int
     cache: SlotCache
     states: dict[str, SequenceState] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
+    passes: int = 0
 
-    def place(self, state: SequenceState) -> int | None:
+    def place(self, state: SequenceState, *, urgent: bool = True) -> int | None:
         """Give a sequence a slot, taking it from the one unused longest if none is free.
+
+        Args:
+            state: the sequence.
+            urgent: take it also from one that is likely to go on in a moment.
 
         Returns:
             The slot, or None while there is no room beside the sequences whose slots are being written to.
@@ -68,10 +87,39 @@ class Sequences:
         if state.slot is None:
             state.slot = self._free(longest)
             if state.slot is None:
-                state.slot = self._evict()
+                state.slot = self._evict(urgent=urgent)
+            if state.slot is None:
+                return None
             state.cached = 0
         state.used = time.monotonic()
         return state.slot
+
+    def adjoin(self, states: Sequence[SequenceState], tokens: int) -> list[tuple[int, int]]:
+        """See that the slots of some rows lie side by side: only then are they read without being copied.
+
+        A few gaps are left, to be filled with rows that nobody asked for. Where there are more, sequences change
+        places.
+
+        Args:
+            states: of the rows, which take in a token each.
+            tokens: the largest length behind the pass.
+
+        Returns:
+            Slot of each gap, and the length of what it holds, which a row that fills it must leave alone.
+        """
+        with self.lock:
+            slots = sorted(state.slot for state in states if state.slot is not None)
+            if slots[-1] - slots[0] < len(slots):
+                return []
+            gaps = sorted(set(range(slots[0], slots[-1])) - set(slots))
+            holders = {state.slot: state for state in self.states.values() if state.slot is not None}
+            filled = [(slot, holders[slot].cached if slot in holders else 0) for slot in gaps]
+            enough = BRIEFLY if all(slot in holders and self._returns(holders[slot]) for slot in gaps) else FILLED
+            # A row longer than the others would have all of them look further.
+            if enough * len(gaps) <= len(slots) and all(length < tokens for _, length in filled):
+                return filled
+            self._move_together(slots, holders)
+            return []
 
     def fits(self, rows: int, tokens: int) -> bool:
         """Whether so many slots of so many tokens are within the cache's bounds."""
@@ -106,14 +154,43 @@ class Sequences:
         taken = {state.slot for state in self.states.values() if state.slot is not None}
         return next((slot for slot in range(count) if slot not in taken), None)
 
-    def _evict(self) -> int | None:
+    def _evict(self, *, urgent: bool) -> int | None:
         # Steps that wait may lose their slot too: if they kept it, one that waits before them would wait forever.
-        idle = [state for state in self.states.values() if state.slot is not None and not state.running]
+        idle = [
+            state
+            for state in self.states.values()
+            if state.slot is not None
+            and not state.running
+            and (urgent or not (state.busy or self.passes - state.ended < RECENT))
+        ]
         if not idle:
             return None
         victim = min(idle, key=lambda state: (state.busy, state.used))
         slot, victim.slot, victim.cached = victim.slot, None, 0
         return slot
+
+    def _returns(self, state: SequenceState) -> bool:
+        """Whether a sequence is soon to be one of the rows again: it takes tokens in, or is between two steps."""
+        return state.running or self.passes - state.ended < BRIEF
+
+    def _move_together(self, slots: list[int], holders: dict[int, SequenceState]) -> None:
+        """Bring rows into neighbouring slots, where most of them are already; who was there takes theirs."""
+        count = len(slots)
+        firsts = [min(slot, slots[-1] + 1 - count) for slot in slots]
+        first = max(firsts, key=lambda first: bisect_left(slots, first + count) - bisect_left(slots, first))
+        free = iter(sorted(set(range(first, first + count)) - set(slots)))
+        for slot in slots:
+            if first <= slot < first + count:
+                continue
+            target, mover = next(free), holders[slot]
+            other = holders.get(target)
+            if other is None or not other.cached:
+                self.cache.copy(slot, target, mover.cached)
+            else:
+                self.cache.exchange(slot, target, max(mover.cached, other.cached))
+            mover.slot = target
+            if other is not None:
+                other.slot = slot
 
     def _reshape(self, capacity: int) -> None:
         """Longer slots, of which there are fewer, or the other way round: who was used last keeps theirs."""

@@ -201,7 +201,8 @@ class TorchEngine:
             cached = min(parent.cached, length - 1)
             if parent.slot is not None and cached:
                 parent.running = True  # its slot must not be taken for the child
-                slot = self._sequences.place(child)
+                child.ended = self._sequences.passes
+                slot = self._sequences.place(child, urgent=self._scheduler.idle)
                 parent.running = False
                 if slot is not None:
                     self.runner.cache.copy(parent.slot, slot, cached)

@@ -1,0 +1,155 @@
+"""Many sequences share the cache: rows are read where they lie, and nobody is computed again at every step."""
+
+from concurrent.futures import Future
+
+import pytest
+import torch
+
+from nr_agent.detection.collect import all_channels
+from nr_agent.engine import scheduler
+from nr_agent.engine.cache import SlotCache
+from nr_agent.engine.protocol import ExtendRequest, Sampling, StopSpec
+from nr_agent.engine.sequences import RECENT, Sequences, SequenceState
+from nr_agent.neurons.tap import ChannelPlan
+
+WARM = Sampling(temperature=1.0)
+PATIENCE = 60
+
+
+@pytest.fixture(scope="module")
+def engine(make_engine):
+    loaded = make_engine("qwen3")
+    loaded.attach(ChannelPlan(all_channels(loaded.model)[::7]))
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def cramped(make_engine):
+    return make_engine("qwen3", slots=4)
+
+
+@pytest.fixture
+def passes(engine):
+    """The rows and new tokens of every pass, and whether what it looked back on was copied for it."""
+    seen = []
+
+    def look(_module, _inputs, named):
+        seen.append((*named["input_ids"].shape, not isinstance(engine.runner.cache._rows, slice)))
+
+    hook = engine.model.register_forward_pre_hook(look, with_kwargs=True)
+    yield seen
+    hook.remove()
+
+
+def _steps(engine, refs, lengths):
+    requests = [ExtendRequest(ref, StopSpec(max_new=new), WARM) for ref, new in zip(refs, lengths, strict=True)]
+    with engine.quiet():  # all of them begin in the same pass
+        futures = [engine.submit(request) for request in requests]
+    return [future.result(PATIENCE) for future in futures]
+
+
+def _close(engine, refs):
+    for ref in refs:
+        engine.close(ref)
+
+
+@pytest.mark.parametrize("ending", ["resting", "closed"])
+def test_rows_that_others_left_are_read_where_they_lie_and_come_to_the_same(engine, passes, ending):
+    """Of 20 rows one after the other leaves; the first gaps are filled, then the rest move together."""
+    prompts = [[40 + number] * (3 + number % 4) for number in range(20)]
+    first, second = [4 + (7 * n) % 20 for n in range(20)], [3 + (11 * n) % 17 for n in range(20)]
+    together = [engine.open(prompt, seed=number) for number, prompt in enumerate(prompts)]
+    segments = _steps(engine, together, first)
+    together = [segment.ref for segment in segments]
+    if ending == "closed":
+        _close(engine, together[1::3])
+    staying = [number for number in range(20) if ending == "resting" or number % 3 != 1]
+    later = _steps(engine, [together[number] for number in staying], [second[number] for number in staying])
+    decoding = [(rows, copied) for rows, tokens, copied in passes if tokens == 1]
+    assert len(decoding) > 25
+    assert not any(copied for _, copied in decoding)
+    assert {19, 20} <= {rows for rows, _ in decoding}
+
+    for number, (prompt, segment) in enumerate(zip(prompts, segments, strict=True)):
+        alone = engine.extend(engine.open(prompt, seed=number), stop=StopSpec(max_new=first[number]), sampling=WARM)
+        assert alone.ids == segment.ids
+        torch.testing.assert_close(alone.readings.values, segment.readings.values, atol=1e-4, rtol=1e-4)
+        if number in staying:
+            goes_on = later[staying.index(number)]
+            rest = engine.extend(alone.ref, stop=StopSpec(max_new=second[number]), sampling=WARM)
+            assert rest.ids == goes_on.ids
+            torch.testing.assert_close(rest.readings.values, goes_on.readings.values, atol=1e-4, rtol=1e-4)
+        engine.close(alone.ref)
+    _close(engine, together)
+
+
+def _step_by_step(engine, prompts, *, steps, new):
+    """Think in several sequences at once; whose step ends asks for the next one before the next pass.
+
+    Returns:
+        What each of them wrote up to now, and a future for all of it.
+    """
+    written = [[] for _ in prompts]
+    done = [Future() for _ in prompts]
+
+    def ask(number, ref):
+        future = engine.submit(ExtendRequest(ref, StopSpec(max_new=new), WARM, readings=False))
+        future.add_done_callback(lambda ended: take(number, ended))
+
+    def take(number, ended):
+        try:
+            segment = ended.result()
+            written[number] += segment.ids
+            if len(written[number]) < steps * new:
+                ask(number, segment.ref)
+            else:
+                engine.close(segment.ref)
+                done[number].set_result(written[number])
+        except BaseException as error:
+            done[number].set_exception(error)
+
+    for seed, prompt in enumerate(prompts):
+        ask(seed, engine.open(prompt, seed=seed))
+    return written, done
+
+
+def test_more_sequences_than_slots_are_not_computed_again_at_every_step(engine, cramped, monkeypatch):
+    computed = []
+    run = cramped.runner.run
+
+    def count(slots, starts, rows, wanted=None):
+        computed.append(sum(len(rows[row]) for row in wanted))
+        return run(slots, starts, rows, wanted)
+
+    monkeypatch.setattr(cramped.runner, "run", count)
+    prompts = [[50 + number] * 20 for number in range(8)]
+    crowded, roomy = (_step_by_step(which, prompts, steps=6, new=5)[1] for which in (cramped, engine))
+    assert [future.result(PATIENCE) for future in crowded] == [future.result(PATIENCE) for future in roomy]
+    assert sum(computed) <= 8 * (20 + 6 * 5)
+
+
+def test_a_step_that_waited_long_is_overtaken_no_more(cramped, monkeypatch):
+    monkeypatch.setattr(scheduler, "PATIENCE", 40)
+    with cramped.quiet():
+        written, done = _step_by_step(cramped, [[60 + number] * 5 for number in range(4)], steps=75, new=4)
+        last = cramped.submit(ExtendRequest(cramped.open([70] * 5, seed=9), StopSpec(max_new=4), WARM, readings=False))
+    lengths = []
+    last.add_done_callback(lambda _: lengths.extend(len(ids) for ids in written))
+    cramped.close(last.result(PATIENCE).ref)
+    assert [len(future.result(PATIENCE)) for future in done] == 4 * [300]
+    assert 40 <= max(lengths) < 60
+
+
+def test_who_has_just_ended_a_step_keeps_the_slot_while_others_think():
+    sequences = Sequences(2, SlotCache(1))
+    first, second, third = (SequenceState([1, 2], seed) for seed in range(3))
+    sequences.states |= {"1": first, "2": second, "3": third}
+    assert (sequences.place(first), sequences.place(second)) == (0, 1)
+    first.running = True
+    second.ended = sequences.passes = 7
+    assert sequences.place(third, urgent=False) is None
+    sequences.passes += RECENT
+    assert sequences.place(third, urgent=False) == 1
+    assert second.slot is None
+    second.ended = third.ended = sequences.passes
+    assert sequences.place(second) == 1  # somebody must go
