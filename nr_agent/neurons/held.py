@@ -43,6 +43,7 @@ class Held:
             index += [first + channel.index for channel in own]
             first += site.channels
         self._index = torch.tensor(index, device=device)
+        self._columns = first * self._width
         self._inputs: list[Tensor | None] = [None] * len(sites)
         self._read: list[Tensor] = [torch.zeros(0, len(own), device=device) for own in channels]
         self._removers = [watch(site.module, self._keep(number)) for number, site in enumerate(sites)]
@@ -50,9 +51,11 @@ class Held:
     def take(self, rows: int) -> Tensor:
         """The readings of the last pass, `[rows, channels]` float32, site by site."""
         held = [given for given in self._inputs if given is not None]
-        if len(held) < len(self._inputs) or sum(given.numel() for given in held) > _JOINED:
+        # Behind every pass: an operation for each input, be it a view, would take longer than all the rest.
+        alike = len({given.shape[:-1] for given in held}) == 1
+        if len(held) < len(self._inputs) or not alike or rows * self._columns > _JOINED:
             return torch.cat([self._one(number)[:rows] for number in range(len(self._inputs))], 1)
-        joined = torch.cat([given.reshape(-1, given.shape[-1])[:rows] for given in held], 1)
+        joined = torch.cat(held, -1).reshape(-1, self._columns)[:rows]
         if self._width == 1:
             return joined.index_select(1, self._index).float()
         heads = joined.view(joined.shape[0], -1, self._width).index_select(1, self._index)

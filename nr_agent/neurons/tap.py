@@ -84,7 +84,8 @@ class NeuronTap:
                 hooked.append(place)
         order = [*(place for places in held.values() for place in places), *hooked]
         wanted = {place: [channels[i] for i in grouped[place]] for place in order}
-        self._columns = torch.tensor([i for place in order for i in grouped[place]], device=device)
+        columns = torch.tensor([i for place in order for i in grouped[place]])
+        self._order = columns.argsort().to(device)
         shares = {place: _share(by_place[place]) for place in hooked}
         shared = [i for place in hooked if shares[place] for i in grouped[place]]
         self._shared = torch.tensor(shared, device=device, dtype=torch.long)
@@ -106,9 +107,8 @@ class NeuronTap:
     def take(self, rows: int) -> Tensor:
         """The readings of the last forward pass, `[rows, channels]` float32."""
         kept = [held.take(rows) for held in self._held]
-        kept += [values.to(self._columns.device, non_blocking=True)[:rows] for values in self._kept]
-        readings = torch.empty(rows, len(self._columns), device=self._columns.device)
-        readings[:, self._columns] = torch.cat(kept, 1)
+        kept += [values.to(self._order.device, non_blocking=True)[:rows] for values in self._kept]
+        readings = torch.cat(kept, 1).index_select(1, self._order)
         if self._group is not None:
             gathered = readings[:, self._shared]  # here, what others hold is 0
             dist.all_reduce(gathered, group=self._group)
