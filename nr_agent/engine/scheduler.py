@@ -228,8 +228,8 @@ class Scheduler:
         rows = sorted([*taken, *((slot, length, [0]) for slot, length in beside)])
         place = {slot: number for number, (slot, _, _) in enumerate(rows)}
         wanted = [place[job.state.slot or 0] for job in jobs]
-        slots, begins, tokens = zip(*rows, strict=True)
-        logits = self.runner.run(slots, begins, tokens, wanted)
+        slots, begins, given = zip(*rows, strict=True)
+        logits = self.runner.run(slots, begins, given, wanted)
         self._weigh(logits, jobs, pending)
         self._collect(jobs, starts, pending, wanted, len(rows))
         ready = []
