@@ -3,7 +3,7 @@
 Arms: the model before the trigger SFT; after it, without triggers; with triggers at random times at the oracle's rate;
 with triggers at the true times. Then repairs, on the model's own failures, beside what happens without the remedy.
 
-python -m benchmarks.ceiling --base FOLDER [--model nano|FOLDER] [--n 60] [--seed 1600000] --out DIR
+python -m benchmarks.ceiling --base FOLDER [--model nano|FOLDER] [--in-place] [--n 60] [--seed 1600000] --out DIR
 """
 
 from __future__ import annotations
@@ -25,16 +25,20 @@ from nr_agent.policies import BranchPolicy, EarlyStopPolicy, Policies, RecheckPo
 from nr_agent.tasks import FAMILIES, draw
 
 ARMS = ("vanilla", "sft", "oracle", "random")
-EVERYTHING = Policies(
-    on={
-        "intra_step": RecheckPolicy(rollback=True),
-        "inter_step": BranchPolicy(width=1, back=1, until_answer=True),
-        "instance": EarlyStopPolicy(require_answer=True),
-    },
-    max_interventions=8,
-    refractory=0,
-    name="ceiling",
-)
+
+
+def everything(in_place: bool) -> Policies:
+    """All remedies; rechecks in the place of steps that are taken back, or behind them, left where they fail."""
+    return Policies(
+        on={
+            "intra_step": RecheckPolicy(rollback=True) if in_place else RecheckPolicy(escalate=True),
+            "inter_step": BranchPolicy(width=1 if in_place else 2, back=1, until_answer=True),
+            "instance": EarlyStopPolicy(require_answer=True),
+        },
+        max_interventions=8,
+        refractory=0,
+        name="ceiling",
+    )
 
 
 def main() -> None:
@@ -42,6 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", required=True, help="the model before the trigger SFT")
     parser.add_argument("--model", default="nano", help="the model after it")
+    parser.add_argument("--in-place", action="store_true", help="rechecks stand in the place of the slipped step")
     parser.add_argument("--n", type=int, default=60, help="problems a family")
     parser.add_argument("--seed", type=int, default=1_600_000)
     parser.add_argument("--temperature", type=float, default=0.6)
@@ -58,7 +63,7 @@ def main() -> None:
             return create_reasoner(tuned, detector=None, control=False, sampling=sampling)
         rates.update(_rates(options.out / "rows.jsonl") if name == "random" else {})
         detector = OracleDetector(tuned) if name == "oracle" else RandomDetector(tuned.fingerprint, rates)
-        return create_reasoner(tuned, detector=detector, policies=EVERYTHING, sampling=sampling)
+        return create_reasoner(tuned, detector=detector, policies=everything(options.in_place), sampling=sampling)
 
     about = {"model": tuned.name, "fingerprint": tuned.fingerprint, "temperature": options.temperature}
     for name in ARMS:  # one after another: the random arm takes its rate from the oracle's
