@@ -42,6 +42,7 @@ def fit(
     from nr_agent.detection.fit import fit as fit_detector  # noqa: PLC0415 - imports torch
     from nr_agent.errors import ConfigurationError, TaskError  # noqa: PLC0415 - kept beside the others
     from nr_agent.events import LEVELS  # noqa: PLC0415 - kept beside the others
+    from nr_agent.models.across import sampler  # noqa: PLC0415 - imports torch
     from nr_agent.models.registry import load_engine  # noqa: PLC0415 - imports torch
     from nr_agent.problem_files import read_problems  # noqa: PLC0415 - kept beside the others
     from nr_agent.tasks import TRAINING_SEEDS, draw, family_names  # noqa: PLC0415 - imports reasoning-gym
@@ -70,5 +71,12 @@ def fit(
     promised: Any = {"alpha": promise, "temperature": temperature}
     chosen: Any = {"ranking": ranking, "layers": layers}
     settings = FitSettings.published(**promised) if published else FitSettings(**promised, **chosen)
-    fit_detector(engine, chosen_problems, out, settings, source=model, log=lambda line: typer.echo(line, err=True))
+    fit_detector(
+        engine,
+        chosen_problems,
+        out,
+        settings,
+        sample=sampler(engine, model),
+        log=lambda line: typer.echo(line, err=True),
+    )
     typer.echo(str(out))

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nr_agent.detection.across import is_small, sample_across
 from nr_agent.detection.card import LevelData, evaluate_level
 from nr_agent.detection.card_file import write_card
 from nr_agent.detection.classifier import StepClassifier, TrainingSettings, conformal_threshold, train_classifier
@@ -107,7 +106,7 @@ def fit(
     out: Path,
     settings: FitSettings | None = None,
     *,
-    source: str | None = None,
+    sample: Callable[..., list[Traced]] | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> NeuronDetector:
     """Fit a detector and write it, its card and its traces to a folder.
@@ -121,7 +120,7 @@ def fit(
         problems: what it is to think about.
         out: the folder.
         settings: see there.
-        source: name or folder of the engine's model: a small one is then sampled by a process a core.
+        sample: samples the traces, as `sample_traces` with the engine does, which is the default.
         log: gets a line now and then.
 
     Raises:
@@ -130,7 +129,7 @@ def fit(
     settings = settings or FitSettings()
     out.mkdir(parents=True, exist_ok=True)
     engine.attach(None)
-    traces = _traces(engine, problems, out, settings, source, log)
+    traces = _traces(engine, problems, out, settings, sample or partial(sample_traces, engine), log)
     return fit_traces(engine, traces, [label_trace(traced) for traced in traces], out, settings, log=log)
 
 
@@ -259,7 +258,7 @@ def _traces(
     problems: Sequence[Problem],
     out: Path,
     settings: FitSettings,
-    source: str | None,
+    sample: Callable[..., list[Traced]],
     log: Callable[[str], None],
 ) -> list[Traced]:
     """The traces of a fit, sampled once and kept beside it."""
@@ -278,9 +277,6 @@ def _traces(
             shown = done // 100
             log(f"  {done}/{len(problems)} traces")
 
-    sample = partial(sample_traces, engine)
-    if source is not None and is_small(engine.model):
-        sample = partial(sample_across, source)
     traces = sample(
         problems,
         sampling=Sampling(temperature=settings.temperature),

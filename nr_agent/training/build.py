@@ -14,6 +14,7 @@ from nr_agent.detection.fit import fit
 from nr_agent.evaluation.model_card import measure_families
 from nr_agent.evaluation.model_readme import model_readme
 from nr_agent.events import LEVELS
+from nr_agent.models.across import sampler
 from nr_agent.models.registry import DETECTOR_FOLDER, load_engine
 from nr_agent.tasks import FAMILIES, draw
 from nr_agent.training.own_careful import careful_examples
@@ -65,7 +66,7 @@ def build(out: Path, settings: BuildSettings, *, log: Callable[[str], None]) -> 
         if not (model / DETECTOR_FOLDER / "detector.json").exists():
             log("fitting the detector")
             problems = [draw(name, seed) for seed in _seeds(FITTED_FROM, settings.fitted) for name in FAMILIES]
-            fit(engine, problems, out / "fit", source=str(model), log=log)
+            fit(engine, problems, out / "fit", sample=sampler(engine, str(model)), log=log)
             (model / DETECTOR_FOLDER).mkdir()
             for name in ("detector.json", "detector.safetensors", "card.json", "card.md", "reliability.svg"):
                 (model / DETECTOR_FOLDER / name).write_bytes((out / "fit" / name).read_bytes())

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nr_agent.detection.across import sample_across
 from nr_agent.detection.labels import base_rates, label_trace
 from nr_agent.detection.trace_files import kept_traces, write_traces
 from nr_agent.detection.traces import Traced
 from nr_agent.engine.protocol import Sampling
+from nr_agent.models.across import sample_across
 from nr_agent.tasks import FAMILIES, draw
 from nr_agent.training.corpus import Example
 from nr_agent.training.own_tells import told_examples

@@ -9,12 +9,15 @@ import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 
 import torch
 
 from nr_agent.detection.traces import Traced, sample_traces
 from nr_agent.engine.protocol import Sampling
+from nr_agent.engine.torch_engine import TorchEngine
 from nr_agent.episode import Problem
+from nr_agent.models.registry import load_engine
 
 _SMALL = 100_000_000
 """Bytes of weights up to which processes are better than threads."""
@@ -71,18 +74,22 @@ def sample_across(
     return [traces[number] for number in range(len(problems))]
 
 
-def is_small(model: torch.nn.Module) -> bool:
-    """Whether a model is small enough, and on a CPU, for processes to be worth their start."""
-    weights = list(model.parameters())
-    return weights[0].device.type == "cpu" and sum(weight.nbytes for weight in weights) <= _SMALL
+def sampler(engine: TorchEngine, source: str) -> Callable[..., list[Traced]]:
+    """What samples traces of a model best: several processes where it is small and on a CPU, else its engine.
+
+    Args:
+        engine: runs the model.
+        source: the model's name, or its folder.
+    """
+    weights = list(engine.model.parameters())
+    small = weights[0].device.type == "cpu" and sum(weight.nbytes for weight in weights) <= _SMALL
+    return partial(sample_across, source) if small else partial(sample_traces, engine)
 
 
-_engine: list[object] = []
+_engine: list[TorchEngine] = []
 
 
 def _prepare(model: str) -> None:
-    from nr_agent.models.registry import load_engine  # noqa: PLC0415 - a process loads its own
-
     torch.set_num_threads(1)
     _engine[:] = [load_engine(model)]
 
@@ -92,7 +99,7 @@ def _sample(
 ) -> list[Traced]:
     (engine,) = _engine
     return sample_traces(
-        engine,  # type: ignore[arg-type]
+        engine,
         problems,
         sampling=sampling,
         seeds=seeds,

@@ -1,8 +1,8 @@
 """Traces sampled by several processes are those of one."""
 
-from nr_agent.detection.across import is_small, sample_across
 from nr_agent.detection.traces import sample_traces
 from nr_agent.engine.protocol import Sampling
+from nr_agent.models.across import sample_across, sampler
 from nr_agent.models.registry import load_engine
 from nr_agent.tasks import FAMILIES, draw
 
@@ -14,7 +14,7 @@ def test_several_processes_sample_what_one_does_and_tell_how_far_they_are():
     across = sample_across("nano", problems, sampling=sampling, seed=5, max_tokens=60, progress=told.append)
     engine = load_engine("nano")
     try:
-        assert is_small(engine.model)
+        assert sampler(engine, "nano").func is sample_across
         alone = sample_traces(engine, problems, sampling=sampling, seed=5, max_tokens=60)
     finally:
         engine.shutdown()
