@@ -70,11 +70,11 @@ def test_outside_a_search_another_way_is_what_is_still_missing():
     [
         (  # a multiple that is too large leads below zero: one that fits
             ["69*3=207", "143-207=4"],
-            "Let me redo that: 2*9=18, 2*6+1=13, 69*2=138. So 69*2=138, not what I had\n\n143-138=5\n\n",
+            "2*9=18, 2*6+1=13, 69*2=138. So 69*2=138, not what I had\n\n143-138=5\n\n",
         ),
         (  # a number from nowhere: what should stand there
             ["69*2=138", "143-138=5", "6*15=90"],
-            "Let me redo that: 13*5: 5*3=15, 5*1+1=6, 13*5=65. So 5*13=65, not what I had\n\n69-65=4\n\n",
+            "13*5: 5*3=15, 5*1+1=6, 13*5=65. So 5*13=65, not what I had\n\n69-65=4\n\n",
         ),
     ],
 )
@@ -87,7 +87,7 @@ def test_a_step_that_leads_astray_is_answered_by_the_one_that_was_due(tokenizer,
         ids += step
     trace.ids = ids
     examples = own_examples(tokenizer, [trace])
-    assert remedy in [tokenizer.decode([label for label in labels if label != IGNORED]) for _, labels in examples]
+    assert remedy in [tokenizer.decode([label for label in labels if label != IGNORED]) for _, labels, _ in examples]
 
 
 def test_another_way_is_an_attempt_that_was_not_made_yet():

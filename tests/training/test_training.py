@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from nr_agent.detection.traces import Traced, TracedStep
+from nr_agent.episode import Problem
 from nr_agent.errors import ConfigurationError
 from nr_agent.tasks import FAMILIES, draw, held_out
 from nr_agent.tokens import RECHECK, REDO
@@ -106,7 +107,8 @@ def test_a_trigger_is_never_trained_and_its_remedy_is(tokenizer):
 
 
 def test_the_models_own_slip_is_answered_by_a_right_calculation(tokenizer):
-    problem = next(p for seed in range(100) if not held_out((p := draw("chain_sum", seed)).text))
+    # Of what kind it is nobody knows, so no number comes from nowhere.
+    problem = next(Problem(text=f"Sums {n}") for n in range(100) if not held_out(f"Sums {n}"))
     prompt = tokenizer.encode(problem.text)
     step = tokenizer.encode("12+35=48\n\n")
     traced = Traced(
@@ -123,7 +125,8 @@ def test_the_models_own_slip_is_answered_by_a_right_calculation(tokenizer):
 
 
 def test_as_many_sound_steps_as_slips_are_rechecked_and_half_of_them_are_those_it_was_least_sure_of(tokenizer):
-    problem = next(p for seed in range(100) if not held_out((p := draw("chain_sum", seed)).text))
+    # Of what kind it is nobody knows, so no number comes from nowhere.
+    problem = next(Problem(text=f"Sums {n}") for n in range(100) if not held_out(f"Sums {n}"))
 
     def trace(text: str, logprob: float) -> Traced:
         prompt, step = tokenizer.encode(problem.text), tokenizer.encode(text)
