@@ -45,7 +45,8 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of pre-training.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and data.")] = 0,
     problems: Annotated[
-        int | None, typer.Option(min=1, help="Problems a family for each stage behind the pre-training.")
+        int | None,
+        typer.Option(min=1, help="Problems a family for each stage, the own traces of the pre-training among them."),
     ] = None,
     sft_steps: Annotated[int | None, typer.Option(min=1, help="Steps of trigger SFT.")] = None,
 ) -> None:
@@ -61,7 +62,8 @@ def train(
         pretrain = pretrain.shortened(steps)
     settings = BuildSettings(pretrain=pretrain)
     if problems is not None:
-        settings = replace(settings, sampled=problems, fitted=problems, measured=problems)
+        fewer = replace(settings.pretrain, own_problems=problems)
+        settings = replace(settings, pretrain=fewer, sampled=problems, fitted=problems, measured=problems)
     if sft_steps is not None:
         settings = replace(settings, sft=replace(settings.sft, steps=sft_steps))
     folder = build(out, settings, log=lambda line: typer.echo(line, err=True))

@@ -21,7 +21,7 @@ def built(tmp_path_factory):
     return out, run
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_one_command_goes_from_nothing_to_a_model_with_its_detector_and_figures(built):
     out, run = built
     assert run.exit_code == 0
