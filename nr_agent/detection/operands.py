@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from nr_agent.equations import equations
 
 _SUM = re.compile(r"arithmetic (?:problem|expression)\D*: ([\d+\- ]+)=")
-_PRODUCT = re.compile(r"(?<!\d)(\d+) ?[*x\u00d7] ?(\d+)(?! ?[-+*/\d])")
+_PRODUCT = re.compile(r"multiplication\D*: (\d+) ?[*x\u00d7] ?(\d+)(?! ?[-+*/\d])")
 _EQUATION = re.compile(r"(?:[Ss]olve for [a-z]|value of [a-z]\b[^:]*): ([-+*/\d \w]+) = (-?\d+)")
 _TERM = re.compile(r"([+-]?) ?(\d+)")
 _BINARY = re.compile(r"(-?\d+)([-+*/])(-?\d+)")
