@@ -6,6 +6,7 @@ The weights that learn stay in float32; what computes is a copy of them.
 from __future__ import annotations
 
 import copy
+import functools
 import os
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -25,7 +26,6 @@ from nr_agent.training.telltale import Telltale, last_tokens
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 _DENSE = "nr_agent_dense"
-_masks: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
 
 
 class Learner:
@@ -139,12 +139,9 @@ def _dense(
     return mixed.view(rows, heads, tokens, width).transpose(1, 2), None
 
 
+@functools.lru_cache(maxsize=64)
 def _mask(tokens: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    key = tokens, dtype, device
-    if key not in _masks:
-        _masks.clear() if len(_masks) > 64 else None
-        _masks[key] = torch.full((tokens, tokens), float("-inf"), dtype=dtype, device=device).triu(1)
-    return _masks[key]
+    return torch.full((tokens, tokens), float("-inf"), dtype=dtype, device=device).triu(1)
 
 
 AttentionInterface.register(_DENSE, _dense)

@@ -16,7 +16,7 @@ from nr_agent.tasks import held_out
 from nr_agent.tokens import RECHECK, REDO, STEP_END
 from nr_agent.training.corpus import IGNORED, UNTOLD, Example
 from nr_agent.training.following import following
-from nr_agent.training.own_failures import RIGHT, WRONG, redo
+from nr_agent.training.own_failures import RIGHT, WRONG, needless, redo
 from nr_agent.training.own_tells import told_example
 
 _ONE = re.compile(r"So (-?\d+[-+*/]-?\d+)=-?\d+$")
@@ -55,10 +55,7 @@ def careful_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) ->
                 slips.append(example)
             else:
                 sound.append((min(traced.steps[number].logprobs), example))
-    sound.sort(key=lambda entry: entry[0])
-    wanted = max(len(slips), 1)
-    unsure, others = sound[: (wanted + 1) // 2], sound[(wanted + 1) // 2 :]
-    return slips + [one for _, one in unsure + rng.sample(others, min(wanted // 2, len(others)))]
+    return slips + needless(sound, max(len(slips), 1), rng)
 
 
 def careful_step(traced: Traced, number: int, slipped: bool, known: bool, rng: random.Random) -> str | None:

@@ -89,11 +89,20 @@ def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> lis
                     branches.append(_example(tokenizer, traced, told, number, BRANCH, given_up))
             else:
                 sound.append((min(traced.steps[number].logprobs), example))
-    sound.sort(key=lambda entry: entry[0])
-    wanted = max(len(slips), 1)
-    unsure, others = sound[: (wanted + 1) // 2], sound[(wanted + 1) // 2 :]
-    needless = unsure + rng.sample(others, min(wanted // 2, len(others)))
-    return branches + slips + [example for _, example in needless]
+    return branches + slips + needless(sound, max(len(slips), 1), rng)
+
+
+def needless(sound: Sequence[tuple[float, Example]], wanted: int, rng: random.Random) -> list[Example]:
+    """So many examples of sound steps: half of them those of which the model was least sure, the others by chance.
+
+    Args:
+        sound: each with the lowest log-probability in its step.
+        wanted: how many.
+        rng: of what is drawn.
+    """
+    ordered = [example for _, example in sorted(sound, key=lambda entry: entry[0])]
+    unsure, others = ordered[: (wanted + 1) // 2], ordered[(wanted + 1) // 2 :]
+    return unsure + rng.sample(others, min(wanted // 2, len(others)))
 
 
 def _on(traced: Traced, kept: int, remedy: str, known: bool, rng: random.Random) -> str:
