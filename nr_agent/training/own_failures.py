@@ -23,7 +23,7 @@ from nr_agent.training.corpus import IGNORED, UNTOLD, Example
 from nr_agent.training.following import attempt, following, missing_step, verdict, written
 from nr_agent.training.own_tells import told_example
 from nr_agent.training.traces import TEACHERS
-from nr_agent.training.traces.arithmetic import apply, work_out
+from nr_agent.training.traces.arithmetic import apply, named, work_out
 from nr_agent.training.traces.families import Attempt, countdown_attempts, look_through, parse_countdown
 
 RIGHT, WRONG = "as I had", "not what I had"
@@ -193,7 +193,7 @@ def _redo_attempt(traced: Traced, number: int, made: re.Match[str]) -> str | Non
     except (ValueError, ZeroDivisionError):
         return f"{REDO}{a}{op}{b} does not come out even, {WRONG}. Not {target}."
     second = [first if operand == inner and first != int(inner) else int(operand) for operand in (x, y)]
-    head = f"{REDO}{work_out(int(a), op, int(b))}"
+    head = f"{REDO}{named(int(a), op, int(b))}"
     try:
         value = apply(second[0], op2, second[1])
     except (ValueError, ZeroDivisionError):
@@ -203,7 +203,7 @@ def _redo_attempt(traced: Traced, number: int, made: re.Match[str]) -> str | Non
     judged = verdict(value, target) in traced.steps[number].text
     right = judged and (first, value, target) == (int(inner), int(result), int(claimed))
     return (
-        f"{head}, {work_out(second[0], op2, second[1])}. So {a}{op}{b}={first}, {second[0]}{op2}{second[1]}={value}, "
+        f"{head}, {named(second[0], op2, second[1])}. So {a}{op}{b}={first}, {second[0]}{op2}{second[1]}={value}, "
         f"{RIGHT if right else WRONG}. {verdict(value, target)}"
     )
 
@@ -220,7 +220,7 @@ def _nearest_attempt(traced: Traced, number: int, like: tuple[str, str, str, str
         return sum(one == other for one, other in zip((str(a), op, str(b), op2), like, strict=True))
 
     chosen = max(unmade, key=alike)
-    worked = ", ".join(work_out(*part) for part in (chosen.first, chosen.second))
+    worked = ", ".join(named(*part) for part in (chosen.first, chosen.second))
     return f"{REDO}{worked}. So {written(chosen)}, {WRONG}. {verdict(chosen.result, target)}"
 
 

@@ -19,6 +19,7 @@ from nr_agent.training.traces import Habits, teach
 
 EVEN = dict.fromkeys(FAMILIES, 1.0)
 SUM = "State the final answer to the following arithmetic problem: 12 + 35 + 40 ="
+SEARCH = "Find a way to make 31 using all of these numbers: 4, 7, 3.\nFinal answer format instructions: none"
 
 
 def thought(tokenizer, *texts, problem=SUM, task="chain_sum", answer="87"):
@@ -135,6 +136,12 @@ def test_the_end_of_a_step_is_the_token_before_the_blank_line(tokenizer):
 def test_a_step_taken_back_is_answered_by_the_right_one_worked_out(tokenizer, text, slipped, careful):
     traced = thought(tokenizer, text)
     assert careful_step(traced, 0, slipped, True, random.Random(0)) == careful
+
+
+def test_both_calculations_of_an_attempt_are_named_before_they_are_worked_out(tokenizer):
+    traced = thought(tokenizer, "Try 4*7=27, 27+3=30. Not 31.", problem=SEARCH, task="countdown")
+    careful = "4*7: 7*4: 4*7=28, 28+3: 8+3=11, 2+0+1=3. So 4*7=28, 28+3=31. That is 31."
+    assert careful_step(traced, 0, True, True, random.Random(0)) == careful
 
 
 def test_a_careful_step_stands_in_the_place_of_the_slip_and_is_gone_on_from(tokenizer):

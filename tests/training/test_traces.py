@@ -28,6 +28,35 @@ def test_a_careful_teacher_makes_no_slip_that_can_be_checked(family):
             assert slip(text, problem.text) is None, text
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "columns"),
+    [
+        (207, 9, "2*9=18, 9*20=180, 7-0=7, 10-8=2, 1-1=0, 207-180=27, 3*9=27, 27-27=0"),
+        (464, 58, "8*8=64, 8*5+6=46, 58*8=464, 464-464=0"),
+        (96, 8, "1*8=8, 8*10=80, 96-80=16, 2*8=16, 16-16=0"),
+    ],
+)
+def test_a_long_division_takes_nothing_in_one_go(a, b, columns):
+    assert work_out(a, "/", b) == columns
+
+
+def test_partial_products_are_added_column_by_column():
+    assert work_out(44, "*", 16).endswith("44*10=440, 4+0=4, 6+4=10, 2+4+1=7, 264+440=704")
+
+
+@pytest.mark.parametrize("family", ["chain_sum", "products", "simple_equations", "countdown"])
+def test_what_is_worked_out_at_length_is_named_first(family):
+    worked = 0
+    for seed in range(60):
+        problem = draw(family, seed)
+        trace = teach(family, problem.text, random.Random(seed), Habits(slip=0.0, careful=0.5, stopped=0.0))
+        for number in trace.careful:
+            text = "".join(span.text for span in trace.steps[number])
+            assert text.rpartition("So ")[2].startswith(f"{text.partition(': ')[0]}="), text
+            worked += 1
+    assert worked > 60
+
+
 @pytest.mark.parametrize("family", ["chain_sum", "gcd", "letter_counting"])
 def test_a_planted_slip_is_masked_and_noticed_at_once(family):
     planted = 0

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import random
 
+_AT_A_GLANCE = 100
+"""From here on, differences are taken column by column in a long division."""
+
 
 def apply(a: int, op: str, b: int) -> int:
     """`a op b` for `+ - * /`; a division must come out even."""
@@ -37,6 +40,11 @@ def work_out(a: int, op: str, b: int) -> str:
         return _named(f"{x}*{y}", f"{a}{op}{b}", _columns_of_product(x, y))
     x, y = abs(a), abs(b)
     return _named(f"{x}/{y}", f"{a}{op}{b}", _long_division(x, y))
+
+
+def named(a: int, op: str, b: int) -> str:
+    """The columns of `a op b` behind its name: what is worked out is decided before its digits are."""
+    return f"{a}{op}{b}: {work_out(a, op, b)}"
 
 
 def near_miss(value: int, rng: random.Random) -> int:
@@ -84,7 +92,7 @@ def _columns_of_product(a: int, b: int) -> str:
         if len(columns) > 1 or bare != a or zeros > 1:
             written.append(f"{a}*{digit * zeros}={part}")
         if total:
-            written.append(f"{total}+{part}={total + part}")
+            written += [_columns_of_sum(total, part), f"{total}+{part}={total + part}"]
         total += part
     return ", ".join(written) or f"{b}*{a}=0"
 
@@ -94,9 +102,12 @@ def _long_division(a: int, b: int) -> str:
     parts = [int(digit) * 10 ** (len(str(quotient)) - 1 - i) for i, digit in enumerate(str(quotient)) if digit != "0"]
     written, rest = [], a
     for part in parts:
-        written.append(f"{b}*{part}={b * part}")
-        written.append(f"{rest}-{b * part}={rest - b * part}")
-        rest -= b * part
+        taken = b * part
+        written.append(_columns_of_product(b, part))
+        if rest >= _AT_A_GLANCE and rest != taken:
+            written.append(_columns_of_difference(rest, taken))
+        written.append(f"{rest}-{taken}={rest - taken}")
+        rest -= taken
     return ", ".join(written)
 
 

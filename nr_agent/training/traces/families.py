@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from nr_agent.training.traces.arithmetic import apply, near_miss, work_out
+from nr_agent.training.traces.arithmetic import apply, named, near_miss, work_out
 from nr_agent.training.traces.scratchpad import Check, Habits, Scratchpad, Trace
 
 Teacher = Callable[[str, Scratchpad], Trace]
@@ -152,7 +152,7 @@ def countdown(question: str, pad: Scratchpad) -> Trace:
             before=f"{lead}{a}{op}{b}=",
             value=f"{inner}, {x}{op2}{y}={attempt.result}",
             wrong=lambda: _wrong_attempt(attempt, target, pad.rng),
-            redo=f"{work_out(a, op, b)}, {work_out(x, op2, y)}",
+            redo=f"{named(a, op, b)}, {named(x, op2, y)}",
             restate=f"So {a}{op}{b}=",
             verdict=after,
         )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from nr_agent.training.traces.arithmetic import apply, near_miss, work_out
+from nr_agent.training.traces.arithmetic import apply, named, near_miss, work_out
 
 REDO = ("Wait, let me redo that: ", "Hold on, let me redo that: ", "Let me double-check that: ")
 CHECK_ALL = ("Let me check the whole thing again.", "Let me verify this once more.", "I should go through it again.")
@@ -60,8 +60,8 @@ class Habits:
     redo: float = 0.06
     slip: float = 0.1
     astray: float = 0.3
-    careful: float = 0.06
-    repeat: float = 0.04
+    careful: float = 0.1
+    repeat: float = 0.03
     passes: tuple[float, ...] = (0.2, 0.35, 0.3, 0.15)
     closing: float = 0.3
     stopped: float = 0.2
@@ -124,22 +124,22 @@ class Scratchpad:
 
     def calculate(self, a: int, op: str, b: int) -> int:
         """Write `a op b=c` as a step of its own, perhaps with second thoughts."""
-        careful = self._worked or self.rng.random() < self.habits.careful
+        careful = self._carefully()
         lead = "" if careful else self.lead()
-        asked, columns = f"{a}{op}{b}", work_out(a, op, b)
-        named = f"{asked}: {columns}"
+        asked, worked = f"{a}{op}{b}", named(a, op, b)
         if not careful and op != "/" and self.rng.random() < self.habits.slip * self.habits.astray:
             self._go_astray(lead, a, op, b)
-            self.say(f"{self.rng.choice(REDO)}{named}. So {asked}={apply(a, op, b)}, not what I had")
+            self.say(f"{self.rng.choice(REDO)}{worked}. So {asked}={apply(a, op, b)}, not what I had")
             return apply(a, op, b)
         return int(
             self.claim(
                 before=f"{lead}{asked}=",
                 value=str(apply(a, op, b)),
                 wrong=lambda: str(near_miss(apply(a, op, b), self.rng)),
-                redo=columns,
+                redo=work_out(a, op, b),
                 restate=f"So {asked}=",
-                careful=named if careful else None,
+                careful=worked,
+                at_length=careful,
             )
         )
 
@@ -154,6 +154,7 @@ class Scratchpad:
         after: str = "",
         verdict: str = "",
         careful: str | None = None,
+        at_length: bool | None = None,
     ) -> str:
         """Write a step that claims a value, and now and then look at it again.
 
@@ -165,10 +166,10 @@ class Scratchpad:
             restate: the claim's first half as it is repeated after that.
             after: the step's text after the value; after a slip it is said once the value is mended.
             verdict: what is said of the value, in the step and whenever it was looked at again.
-            careful: how the value is worked out at length in the claim's place; by default as it is redone. Where it is
-                given, the claim is careful, else by the habits.
+            careful: how the value is worked out at length in the claim's place; by default as it is redone.
+            at_length: whether it is; by default by the habits.
         """
-        if self._worked or careful is not None or self.rng.random() < self.habits.careful:
+        if self._carefully() if at_length is None else at_length:
             if not self._worked:
                 self.trace.careful.add(len(self.trace.steps))
             self.say(f"{careful or redo}. {restate}{value}{after}{verdict}")
@@ -181,6 +182,9 @@ class Scratchpad:
                 self.say(f"{self.rng.choice(REDO)}{redo}. {restate}{value}, as I had{verdict}")
             self._repeat()
         return value
+
+    def _carefully(self) -> bool:
+        return self._worked or self.rng.random() < self.habits.careful
 
     def stumble(self, wrong: str, redo: str) -> None:
         """Now and then write a step that is wrong as a whole, and see it."""
