@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from nr_agent.detection.labels import first_final, is_right, label_trace
@@ -58,6 +59,7 @@ def measure_families(
     n: int,
     temperatures: Sequence[float] = (0.6, 0.0),
     first_seed: int = DEVELOPMENT_SEEDS.start,
+    sample: Callable[..., list[Traced]] | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> list[FamilyRow]:
     """Measure a model on development problems, without control.
@@ -68,13 +70,15 @@ def measure_families(
         n: problems a family.
         temperatures: of sampling; the draw of problem `i` has seed `i`.
         first_seed: seed of the first problem.
+        sample: samples the traces, as `sample_traces` with the engine does, which is the default.
         log: gets a line a row.
     """
-    rows = []
+    rows: list[FamilyRow] = []
+    sample = sample or partial(sample_traces, engine)
     for temperature in temperatures:
         for family in families:
             problems = [draw(family, seed) for seed in range(first_seed, first_seed + n)]
-            traces = sample_traces(engine, problems, sampling=Sampling(temperature=temperature), seed=first_seed)
+            traces = sample(problems, sampling=Sampling(temperature=temperature), seed=first_seed)
             rows.append(_row(engine, family, temperature, traces))
             log(" ".join(f"{key}={_short(value)}" for key, value in asdict(rows[-1]).items()))
     return rows

@@ -62,17 +62,18 @@ def build(out: Path, settings: BuildSettings, *, log: Callable[[str], None]) -> 
     if not (model / "config.json").exists():
         _teach_triggers(base, model, settings, log)
     engine = load_engine(str(model))
+    sample = sampler(engine, str(model))
     try:
         if not (model / DETECTOR_FOLDER / "detector.json").exists():
             log("fitting the detector")
             problems = [draw(name, seed) for seed in _seeds(FITTED_FROM, settings.fitted) for name in FAMILIES]
-            fit(engine, problems, out / "fit", sample=sampler(engine, str(model)), log=log)
+            fit(engine, problems, out / "fit", sample=sample, log=log)
             (model / DETECTOR_FOLDER).mkdir()
             for name in ("detector.json", "detector.safetensors", "card.json", "card.md", "reliability.svg"):
                 (model / DETECTOR_FOLDER / name).write_bytes((out / "fit" / name).read_bytes())
         log("measuring")
         engine.attach(None)
-        rows = measure_families(engine, list(FAMILIES), n=settings.measured, log=log)
+        rows = measure_families(engine, list(FAMILIES), n=settings.measured, sample=sample, log=log)
         about = asdict(settings) | {"telltale": {"neurons": len(LEVELS) * NEURONS, "layers": LAYERS}}
         readme = model_readme(settings.pretrain.size, engine.model, about, rows)
     finally:
