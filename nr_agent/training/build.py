@@ -40,13 +40,13 @@ class BuildSettings:
         sft: the trigger SFT.
         sampled: problems a family whose traces the trigger SFT learns from.
         fitted: problems a family whose traces the detector is fitted on.
-        measured: problems a family and temperature for the card.
+        measured: problems a family for the card at temperature 0.6; at 0 a third of them.
     """
 
     pretrain: PretrainSettings = field(default_factory=PretrainSettings)
     sft: SftSettings = field(default_factory=SftSettings)
     sampled: int = 150
-    fitted: int = 140
+    fitted: int = 220
     measured: int = 300
 
 
@@ -73,7 +73,13 @@ def build(out: Path, settings: BuildSettings, *, log: Callable[[str], None]) -> 
                 (model / DETECTOR_FOLDER / name).write_bytes((out / "fit" / name).read_bytes())
         log("measuring")
         engine.attach(None)
-        rows = measure_families(engine, list(FAMILIES), n=settings.measured, sample=sample, log=log)
+        rows = [
+            row
+            for temperature, n in ((0.6, settings.measured), (0.0, max(1, settings.measured // 3)))
+            for row in measure_families(
+                engine, list(FAMILIES), n=n, temperatures=(temperature,), sample=sample, log=log
+            )
+        ]
         about = asdict(settings) | {"telltale": {"neurons": len(LEVELS) * NEURONS, "layers": LAYERS}}
         readme = model_readme(settings.pretrain.size, engine.model, about, rows)
     finally:
