@@ -14,12 +14,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nr_agent.detection.traces import sample_traces
 from nr_agent.engine.protocol import Sampling
 from nr_agent.evaluation.controls import OracleDetector, RandomDetector
 from nr_agent.evaluation.harness import graph_arm, run_arms
 from nr_agent.evaluation.repairs import as_markdown, measure_repairs
 from nr_agent.graphs import create_reasoner
+from nr_agent.models.across import sampler
 from nr_agent.models.registry import load_engine
 from nr_agent.policies import BranchPolicy, EarlyStopPolicy, Policies, RecheckPolicy
 from nr_agent.tasks import FAMILIES, draw
@@ -28,7 +28,10 @@ ARMS = ("vanilla", "sft", "oracle", "random")
 
 
 def everything(in_place: bool) -> Policies:
-    """All remedies; rechecks in the place of steps that are taken back, or behind them, left where they fail."""
+    """All remedies; rechecks in the place of steps that are taken back, or behind them, left where they fail.
+
+    What a recheck in its place gave stays: where that fails once it fails again, at the cost of a step each time.
+    """
     return Policies(
         on={
             "intra_step": RecheckPolicy(rollback=True) if in_place else RecheckPolicy(escalate=True),
@@ -36,7 +39,7 @@ def everything(in_place: bool) -> Policies:
             "instance": EarlyStopPolicy(require_answer=True),
         },
         max_interventions=8,
-        refractory=0,
+        refractory=1 if in_place else 0,
         name="ceiling",
     )
 
@@ -75,7 +78,8 @@ def main() -> None:
         against = summary.get("against_vanilla", {})
         print(f"{name:8} right {summary['accuracy']:.1%}  tokens {summary['tokens']:.0f}  {against}")
     problems = [draw(name, seed) for name in FAMILIES for seed in range(options.seed, options.seed + 4 * options.n)]
-    traces = sample_traces(tuned, problems, sampling=sampling, seed=options.seed, trials=True)
+    sample = sampler(tuned, options.model)
+    traces = sample(problems, sampling=sampling, seed=options.seed, trials=True)
     repairs = measure_repairs(tuned, traces, sampling=sampling)
     (options.out / "repairs.json").write_text(json.dumps([asdict(row) for row in repairs], indent=1) + "\n")
     print(as_markdown(repairs))
