@@ -77,13 +77,13 @@ def test_test_shows_what_another_pack_would_have_done(stored, tmp_path):
     same = json.loads(call("test", "default", "--store", stored, "--json").stdout)
     assert (same["episodes"], same["points"], same["changed"]) == (2, 3, 0)
     other = json.loads(call("test", str(own), "--store", stored, "--json").stdout)
-    assert other["changes"] == {"recheck -> ask_human": 1, "stop -> continue": 2}
+    assert other["changes"] == {"rollback -> ask_human": 1, "stop -> continue": 2}
     assert other["episodes_changed"] == 2
     newest = json.loads(call("test", str(own), "--store", stored, "--last", "1", "--json").stdout)
     assert newest["changes"] == {"stop -> continue": 1}
     text = call("test", str(own), "--store", stored).stdout
     assert "2 episodes, 3 steps with events; under own 3 are decided otherwise, in 2 episodes" in text
-    assert "   step   2  recheck -> ask_human  (intra_step.calculation 0.80)" in text
+    assert "   step   2  rollback -> ask_human  (intra_step.calculation 0.80)" in text
     assert " ~ step   4  stop -> continue" in text
 
 
