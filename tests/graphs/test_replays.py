@@ -120,10 +120,11 @@ def test_other_policies_differ_where_they_differ(store):
     engine = ScriptedEngine(["slip", "fine", "fine", "circle", "fine", "So the answer is 4.", "enough"])
     reasoner = create_reasoner(engine, detector=ScriptedDetector(words), store=store)
     episode = store.get(reasoner.invoke(ask())["reasoning"]["episode_id"])
-    rules = {"intra_step": RecheckPolicy(), "inter_step": AskHumanPolicy(), "instance": EarlyStopPolicy()}
+    slips = RecheckPolicy(rollback=True)
+    rules = {"intra_step": slips, "inter_step": AskHumanPolicy(), "instance": EarlyStopPolicy()}
     found = replay(episode, Policies(rules))
     assert [(point.was, point.now) for point in found.points] == [
-        ("recheck", "recheck"),
+        ("rollback", "rollback"),
         ("branch", "ask_human"),
         ("stop", "stop"),
     ]

@@ -80,7 +80,7 @@ def test_telltale_neurons_learn_to_tell_and_the_language_is_learned_beside_them(
     optimizer = torch.optim.AdamW(weights, 5e-3)
     corpus = Corpus(tokenizer, longest=300, habits=Habits(slip=0.3, repeat=0.2))
     losses = []
-    for step in range(60):
+    for step in range(120):
         losses.append(learner.learn(corpus.batch(step, 1200, EVEN), step_end(tokenizer)))
         optimizer.step()
         optimizer.zero_grad()
