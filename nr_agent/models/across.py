@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -83,7 +84,13 @@ def sampler(engine: TorchEngine, source: str) -> Callable[..., list[Traced]]:
     """
     weights = list(engine.model.parameters())
     small = weights[0].device.type == "cpu" and sum(weight.nbytes for weight in weights) <= _SMALL
-    return partial(sample_across, source) if small else partial(sample_traces, engine)
+    return partial(_sample_small, engine, source) if small else partial(sample_traces, engine)
+
+
+def _sample_small(engine: TorchEngine, source: str, problems: Sequence[Problem], **how: Any) -> list[Traced]:
+    """Of a small model: a few problems are done before other processes have begun."""
+    few = len(problems) < 2 * _FEW
+    return sample_traces(engine, problems, **how) if few else sample_across(source, problems, **how)
 
 
 _engine: list[TorchEngine] = []

@@ -14,10 +14,13 @@ def test_several_processes_sample_what_one_does_and_tell_how_far_they_are():
     across = sample_across("nano", problems, sampling=sampling, seed=5, max_tokens=60, progress=told.append)
     engine = load_engine("nano")
     try:
-        assert sampler(engine, "nano").func is sample_across
         alone = sample_traces(engine, problems, sampling=sampling, seed=5, max_tokens=60)
+        chosen = sampler(engine, "nano")
+        few, many = (chosen(some, sampling=sampling, seed=5, max_tokens=60) for some in (problems[:3], problems))
     finally:
         engine.shutdown()
+    assert [traced.ids for traced in few] == [traced.ids for traced in alone[:3]]
+    assert [traced.ids for traced in many] == [traced.ids for traced in across]
     assert [traced.ids for traced in across] == [traced.ids for traced in alone]
     assert [[step.trial for step in traced.steps] for traced in across] == [
         [step.trial for step in traced.steps] for traced in alone
