@@ -10,6 +10,7 @@ python -m benchmarks.triggers [--model smollm2] [--steps 60] [--tokens 1500] [--
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from nr_agent.engine.protocol import Sampling
 from nr_agent.episode import Problem
 from nr_agent.evaluation.repairs import Repairs, as_markdown, measure_repairs
 from nr_agent.models.registry import find_model, load_engine
-from nr_agent.tasks import FAMILIES, draw
+from nr_agent.tasks import FAMILIES, draw, held_out
 from nr_agent.tokens import STEP_END
 from nr_agent.training.corpus import prompt_ids
 from nr_agent.training.correction_rows import add_correction_tokens
@@ -88,10 +89,10 @@ def _tried(folder: Path, tokenizer: Any, families: Sequence[str], count: int) ->
 
 def _failing(tokenizer: Any, family: str, count: int) -> list[Traced]:
     """The teacher's traces of held-out problems, with what was planted in them."""
-    made = []
-    for seed in range(HELD_OUT_FROM, HELD_OUT_FROM + 4 * count):
-        problem = draw(family, seed)
-        trace = teach(family, problem.text, random.Random(seed), _FAILING)
+    made: list[Traced] = []
+    drawn = (draw(family, seed) for seed in itertools.count(HELD_OUT_FROM))
+    for problem in itertools.islice((problem for problem in drawn if held_out(problem.text)), 4 * count):
+        trace = teach(family, problem.text, random.Random(problem.text), _FAILING)
         made.append(_as_traced(tokenizer, problem, ["".join(span.text for span in step) for step in trace.steps]))
     return made
 

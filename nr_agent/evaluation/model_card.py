@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -56,8 +56,7 @@ def measure_families(
     engine: Any,
     families: Sequence[str],
     *,
-    n: int,
-    temperatures: Sequence[float] = (0.6, 0.0),
+    n: Mapping[float, int],
     first_seed: int = DEVELOPMENT_SEEDS.start,
     sample: Callable[..., list[Traced]] | None = None,
     log: Callable[[str], None] = lambda _: None,
@@ -67,17 +66,16 @@ def measure_families(
     Args:
         engine: the model.
         families: the families.
-        n: problems a family.
-        temperatures: of sampling; the draw of problem `i` has seed `i`.
+        n: problems a family, by the temperature of sampling; the draw of problem `i` has seed `i`.
         first_seed: seed of the first problem.
         sample: samples the traces, as `sample_traces` with the engine does, which is the default.
         log: gets a line a row.
     """
     rows: list[FamilyRow] = []
     sample = sample or partial(sample_traces, engine)
-    for temperature in temperatures:
+    for temperature, count in n.items():
         for family in families:
-            problems = [draw(family, seed) for seed in range(first_seed, first_seed + n)]
+            problems = [draw(family, seed) for seed in range(first_seed, first_seed + count)]
             traces = sample(problems, sampling=Sampling(temperature=temperature), seed=first_seed)
             rows.append(_row(engine, family, temperature, traces))
             log(" ".join(f"{key}={_short(value)}" for key, value in asdict(rows[-1]).items()))

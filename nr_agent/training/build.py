@@ -73,13 +73,8 @@ def build(out: Path, settings: BuildSettings, *, log: Callable[[str], None]) -> 
                 (model / DETECTOR_FOLDER / name).write_bytes((out / "fit" / name).read_bytes())
         log("measuring")
         engine.attach(None)
-        rows = [
-            row
-            for temperature, n in ((0.6, settings.measured), (0.0, max(1, settings.measured // 3)))
-            for row in measure_families(
-                engine, list(FAMILIES), n=n, temperatures=(temperature,), sample=sample, log=log
-            )
-        ]
+        n = {0.6: settings.measured, 0.0: max(1, settings.measured // 3)}
+        rows = measure_families(engine, list(FAMILIES), n=n, sample=sample, log=log)
         about = asdict(settings) | {"telltale": {"neurons": len(LEVELS) * NEURONS, "layers": LAYERS}}
         readme = model_readme(settings.pretrain.size, engine.model, about, rows)
     finally:

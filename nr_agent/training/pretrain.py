@@ -68,8 +68,13 @@ EVEN: dict[str, float] = dict.fromkeys(FAMILIES, 1.0)
 HARD: dict[str, float] = {**EVEN, "chain_sum": 1.6, "gcd": 1.6, "simple_equations": 1.3, "products": 0.6}
 """More of the families that are still wrong most often after a first phase."""
 STILL_HARD: dict[str, float] = {
-    "chain_sum": 1.5, "products": 1.1, "simple_equations": 1.3, "gcd": 1.6, "countdown": 0.8, "letter_counting": 0.9
-}  # fmt: skip
+    "chain_sum": 1.5,
+    "products": 1.1,
+    "simple_equations": 1.3,
+    "gcd": 1.6,
+    "countdown": 0.8,
+    "letter_counting": 0.9,
+}
 """The same after the second."""
 
 
