@@ -24,10 +24,13 @@ from nr_agent.engine.protocol import ExtendRequest, Sampling, StopSpec
 from nr_agent.errors import ModelError
 from nr_agent.graphs import Budget
 from nr_agent.models.registry import load_engine
-from nr_agent.neurons.tap import ChannelPlan
+from nr_agent.neurons.sites import find_sites
+from nr_agent.neurons.tap import ChannelPlan, NeuronTap, lasting, self_check
 
 STEPS, STEP_TOKENS = 4, 16
 GRAPHS, GRAPH_TOKENS = 64, 48
+PIECES, PIECE_TOKENS = 16, 4
+"""Pieces a round in which a decoding with the tap and one without take turns: what else the machine does meets both."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -65,20 +68,47 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write(options.json, about, rows)
 
 
-def tap_cost(engine: Any, chosen: Sequence[Any], rounds: int) -> list[Ratio]:
-    """Decoding with the tap / without, for 1, 8 and 32 rows."""
-    found = []
-    for rows in (1, 8, 32):
-        prompts = _prompts(engine, rows)
+class Proven:
+    """A plan that was proven before: it can come and go between two pieces of decoding."""
 
-        def decode(tapped: bool, prompts: Sequence[Sequence[int]] = prompts) -> float:
-            engine.attach(ChannelPlan(chosen) if tapped else None)
-            return _in_steps(engine, prompts)
+    def __init__(self, model: Any, channels: Sequence[Any]) -> None:
+        self.channels, self.sites = channels, find_sites(model)
+        self_check(model, self.sites)
+        self.lasting = lasting(model, self.sites)
+
+    def install(self, model: Any) -> NeuronTap:
+        """The tap, without proof."""
+        return NeuronTap(self.sites, self.channels, model.device, lasting=self.lasting)
+
+
+def tap_cost(engine: Any, chosen: Sequence[Any], rounds: int) -> list[Ratio]:
+    """Decoding with the tap / without, for 1, 8 and 32 rows: piece by piece in turn, on the same sequences."""
+    plan, found = Proven(engine.model, chosen), []
+    for rows in (1, 8, 32):
+        refs = [engine.open(prompt) for prompt in _prompts(engine, rows)]
+        refs, _ = _piece(engine, refs)
+
+        def decode(tapped: bool, refs: list[Any] = refs) -> float:
+            engine.attach(plan if tapped else None)
+            refs[:], taken = _piece(engine, refs)
+            return taken
 
         name = f"decoding with the tap / without, {rows} row{'s' * (rows > 1)}"
-        found.append(compare(name, lambda d=decode: d(True), lambda d=decode: d(False), target=1.02, rounds=rounds))  # type: ignore[misc]
+        row = compare(name, lambda d=decode: d(True), lambda d=decode: d(False), target=1.02, rounds=PIECES * rounds)  # type: ignore[misc]
+        found.append(row)
+        for ref in refs:
+            engine.close(ref)
     engine.attach(None)
     return found
+
+
+def _piece(engine: Any, refs: Sequence[Any]) -> tuple[list[Any], float]:
+    """All rows a few tokens further, and the seconds it took."""
+    greedy = Sampling(temperature=0, suppress=tuple(engine.codec.end_ids))
+    started = time.perf_counter()
+    futures = [engine.submit(ExtendRequest(ref, StopSpec(max_new=PIECE_TOKENS), greedy)) for ref in refs]
+    wait(futures)
+    return [future.result().ref for future in futures], time.perf_counter() - started
 
 
 def against_others(engine: Any, chosen: Sequence[Any], rounds: int) -> list[Ratio]:
@@ -134,16 +164,16 @@ def graph_cost(engine: Any, rounds: int) -> list[Ratio]:
     found = []
     for graphs, target in ((GRAPHS, 1.10), (1, None)):
         shares: list[float] = []
-        lengths: list[int] = []
+        written: list[list[Part]] = []
         prompts = _prompts(engine, graphs)
 
-        def through_graphs(graphs: int = graphs, lengths: list[int] = lengths, shares: list[float] = shares) -> float:
-            taken, lengths[:], steps = _graphs(engine, graphs)
+        def through_graphs(graphs: int = graphs, written: list[Any] = written, shares: list[float] = shares) -> float:
+            taken, written[:], steps = _graphs(engine, graphs)
             shares.append(taken / max(1, steps))
             return taken
 
-        def bare(prompts: Sequence[Sequence[int]] = prompts, lengths: list[int] = lengths) -> float:
-            return _at_once(engine, prompts, lengths)
+        def bare(prompts: Sequence[Sequence[int]] = prompts, written: list[Any] = written) -> float:
+            return _at_once(engine, prompts, written)
 
         name = (
             f"{graphs} concurrent graph runs / the same tokens in one batch" if graphs > 1 else "one graph run / bare"
@@ -157,11 +187,12 @@ def graph_cost(engine: Any, rounds: int) -> list[Ratio]:
     return found
 
 
-def _graphs(engine: Any, count: int) -> tuple[float, list[int], int]:
-    """Seconds, sampled tokens of each episode and steps in all of so many episodes at once.
+Part = tuple[list[int], int]
+"""Tokens that are inserted, and how many are sampled behind them."""
 
-    Tokens that are inserted (the closing words) are taken in at once and not counted.
-    """
+
+def _graphs(engine: Any, count: int) -> tuple[float, list[list[Part]], int]:
+    """Seconds, what each episode inserted and sampled, and the steps of all, of so many episodes at once."""
     store = EpisodeStore.in_memory()
     reasoner = create_reasoner(
         engine,
@@ -182,22 +213,44 @@ def _graphs(engine: Any, count: int) -> tuple[float, list[int], int]:
     outcomes = asyncio.run(run())
     taken = time.perf_counter() - started
     episodes = [store.get(outcome["reasoning"]["episode_id"]) for outcome in outcomes]
-    steps = [step for episode in episodes for step in episode.kept]
-    sampled = [sum(lp is not None for step in episode.kept for lp in step.logprobs) for episode in episodes]
-    return taken, sampled, len(steps)
+    return taken, [_parts(episode) for episode in episodes], sum(len(episode.kept) for episode in episodes)
 
 
-def _at_once(engine: Any, prompts: Sequence[Sequence[int]], lengths: Sequence[int]) -> float:
-    """Seconds for so many tokens a row in one go: no steps, no graph."""
+def _parts(episode: Any) -> list[Part]:
+    parts: list[Part] = [([], 0)]
+    for step in episode.kept:
+        if step.kind == "prompt":
+            continue
+        for token, logprob in zip(step.ids, step.logprobs, strict=True):
+            inserted, sampled = parts[-1]
+            if logprob is not None:
+                parts[-1] = inserted, sampled + 1
+            elif sampled:
+                parts.append(([token], 0))
+            else:
+                inserted.append(token)
+    return parts
+
+
+def _at_once(engine: Any, prompts: Sequence[Sequence[int]], written: Sequence[Sequence[Part]]) -> float:
+    """Seconds for the same tokens in as few goes as there are insertions: no steps, no graph."""
     greedy = Sampling(temperature=0, suppress=tuple(engine.codec.end_ids))
     started = time.perf_counter()
     refs = [engine.open(prompt) for prompt in prompts]
-    pairs = zip(refs, lengths, strict=True)
-    futures = [engine.submit(ExtendRequest(ref, StopSpec(max_new=new), greedy, readings=False)) for ref, new in pairs]
-    wait(futures)
+    for go in range(max(map(len, written))):
+        futures = {
+            row: engine.submit(
+                ExtendRequest(refs[row], StopSpec(max_new=parts[go][1]), greedy, force=parts[go][0], readings=False)
+            )
+            for row, parts in enumerate(written)
+            if go < len(parts)
+        }
+        wait(futures.values())
+        for row, future in futures.items():
+            refs[row] = future.result().ref
     taken = time.perf_counter() - started
-    for future in futures:
-        engine.close(future.result().ref)
+    for ref in refs:
+        engine.close(ref)
     return taken
 
 

@@ -79,6 +79,8 @@ class Sampling:
         suppress: ids that are never drawn.
         repetition_penalty: above 1, tokens that the sequence holds already, its prompt included, become less
             likely: their logits are divided by it, or multiplied where they are negative (CTRL, arXiv 1909.05858).
+        avoid: pieces that are not written: where the sequence ends in all of a piece but its last id, that one is not
+            drawn (`bad_words_ids` in transformers).
 
     Raises:
         ConfigurationError: a setting makes no sense.
@@ -89,6 +91,7 @@ class Sampling:
     top_k: int = 0
     suppress: tuple[int, ...] = ()
     repetition_penalty: float = 1.0
+    avoid: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         for name, least, most in _RANGES:
@@ -97,6 +100,8 @@ class Sampling:
                 raise ConfigurationError(
                     f"a sampling's {name} is {value!r}", hint=f"give a number from {least:g} to {most:g}"
                 )
+        if not all(self.avoid):
+            raise ConfigurationError("a piece to avoid is empty", hint="give the ids that are not to be written")
 
 
 @dataclass(frozen=True)
@@ -209,7 +214,10 @@ class Tap(Protocol):
     layout: TapLayout
 
     def take(self, rows: int) -> Tensor:
-        """The readings of the last forward pass, `[rows, channels]` float32, rows in batch order."""
+        """The readings of the last forward pass, `[rows, channels]` float32, rows in batch order.
+
+        No later pass may write into what is returned.
+        """
         ...
 
     def remove(self) -> None:

@@ -24,12 +24,13 @@ def draw(
         logits: `[rows, vocabulary]`, float32.
         sampling: how to draw, a row each.
         keys: seed and position of each row's token.
-        written: the tokens of each row's sequence; only read where there is a repetition penalty.
+        written: the tokens of each row's sequence; only read where there is a repetition penalty,
+            or something to avoid.
 
     Returns:
         `[rows]` int64 token ids.
     """
-    logits = _suppress(_penalise(logits, sampling, written), sampling)
+    logits = _avoid(_suppress(_penalise(logits, sampling, written), sampling), sampling, written)
     greedy = logits.argmax(-1)
     drawn = [row for row, how in enumerate(sampling) if how.temperature > 0]
     if not drawn:
@@ -101,4 +102,19 @@ def _suppress(logits: Tensor, sampling: Sequence[Sampling]) -> Tensor:
     logits = logits.clone()
     for row in rows:
         logits[row, list(sampling[row].suppress)] = -torch.inf
+    return logits
+
+
+def _avoid(logits: Tensor, sampling: Sequence[Sampling], written: Sequence[Sequence[int]]) -> Tensor:
+    last = [
+        (row, piece[-1])
+        for row, how in enumerate(sampling)
+        for piece in how.avoid
+        if tuple(written[row][len(written[row]) - len(piece) + 1 :]) == piece[:-1]
+    ]
+    if not last:
+        return logits
+    logits = logits.clone()
+    rows, tokens = zip(*last, strict=True)
+    logits[list(rows), list(tokens)] = -torch.inf
     return logits

@@ -13,45 +13,13 @@ from torch import Tensor
 
 from nr_agent.engine import sampler
 from nr_agent.engine.forward import Runner
-from nr_agent.engine.protocol import EndReason, ExtendRequest, Readings, Segment, Tap
+from nr_agent.engine.jobs import Job, Part
+from nr_agent.engine.protocol import EndReason, ExtendRequest, Segment, Tap
 from nr_agent.engine.sequences import Sequences, SequenceState
-from nr_agent.episode import Run
 from nr_agent.errors import EngineError, NRAgentError
-
-MARGIN = 4
-"""Tokens searched for a stop string beyond one a byte: tokens without text, and spaces that a decoder strips."""
-
 
 PATIENCE = 512
 """Passes that a step without a slot waits while others go on in theirs: a slot taken from them costs as much."""
-
-
-class _Job:
-    """A step being thought: the request, and what came of it so far."""
-
-    def __init__(self, request: ExtendRequest, state: SequenceState, since: int) -> None:
-        self.request = request
-        self.state = state
-        self.since = since
-        self.future: Future[Segment] = Future()
-        self.start = len(state.ids)
-        self.read = state.read
-        self.tail = max((len(string.encode()) for string in request.stop.strings), default=0) + MARGIN
-        state.ids.extend(request.force)
-        self.logprobs: list[float | None] = [None] * len(request.force)
-        self.entropies: list[float | None] = [None] * len(request.force)
-        self.end: EndReason | None = None
-        self.halted = False
-        self.failure: Exception | None = None
-        self.parts: list[tuple[int, Tensor]] = []
-
-    @property
-    def sampled(self) -> int:
-        return len(self.state.ids) - self.start - len(self.request.force)
-
-    @property
-    def dropped(self) -> bool:
-        return self.future.cancelled() or self.state.closed
 
 
 class Scheduler:
@@ -83,8 +51,8 @@ class Scheduler:
         self.chunk = chunk
         self.context = context
         self.tap: Tap | None = None
-        self._waiting: deque[_Job] = deque()
-        self._active: list[_Job] = []
+        self._waiting: deque[Job] = deque()
+        self._active: list[Job] = []
         self._wake = threading.Condition()
         self._pass = threading.RLock()  # held during a tick; others take it between two
         self._guests = 0
@@ -97,7 +65,7 @@ class Scheduler:
             if self._stopped:
                 state.busy = False
                 raise EngineError("the engine was shut down", hint="load it again")
-            job = _Job(request, state, self.sequences.passes)
+            job = Job(request, state, self.sequences.passes)
             self._waiting.append(job)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, name="nr-agent-engine", daemon=True)
@@ -181,7 +149,7 @@ class Scheduler:
                 job.state.cached = min(job.state.cached, len(job.state.ids) - 1, unread)
                 self._active.append(job)
 
-    def _overdue(self, job: _Job) -> bool:
+    def _overdue(self, job: Job) -> bool:
         return self.sequences.passes - job.since >= PATIENCE
 
     def _tick(self) -> None:
@@ -208,7 +176,7 @@ class Scheduler:
                 job.state.running = False
                 self._waiting.appendleft(job)
 
-    def _groups(self, jobs: list[_Job]) -> list[list[_Job]]:
+    def _groups(self, jobs: list[Job]) -> list[list[Job]]:
         """Rows that are computed together: all of them, unless their padding would need more room than they do."""
         if not jobs:
             return []
@@ -218,7 +186,7 @@ class Scheduler:
         bounded = self.runner.cache.room is not None and padded > max(max(ends), self.runner.cache.capacity)
         return [[job] for job in jobs] if bounded else [jobs]
 
-    def _advance(self, jobs: list[_Job]) -> None:
+    def _advance(self, jobs: list[Job]) -> None:
         pending = [job.state.ids[job.state.cached :][: self.chunk] for job in jobs]
         starts = [job.state.cached for job in jobs]
         longest = max(map(len, pending))
@@ -250,7 +218,7 @@ class Scheduler:
         if ready:
             self._sample(logits, ready)
 
-    def _weigh(self, logits: Tensor, jobs: list[_Job], pending: list[list[int]]) -> None:
+    def _weigh(self, logits: Tensor, jobs: list[Job], pending: list[list[int]]) -> None:
         """End the rows in which a token is within its margin of the likeliest one."""
         tested = [
             (row, job, margin)
@@ -265,7 +233,7 @@ class Scheduler:
                 if gap <= margin.nats:
                     job.end = "margin"
 
-    def _sample(self, logits: Tensor, ready: list[tuple[int, _Job]]) -> None:
+    def _sample(self, logits: Tensor, ready: list[tuple[int, Job]]) -> None:
         chosen = logits if len(ready) == logits.shape[0] else logits[[row for row, _ in ready]]
         jobs = [job for _, job in ready]
         drawn = sampler.draw(
@@ -285,11 +253,11 @@ class Scheduler:
             if job.end is not None and not job.request.flush:
                 self._finish(job)
 
-    def _writes(self, job: _Job) -> bool:
+    def _writes(self, job: Job) -> bool:
         """Whether a token will be sampled behind those that a sequence has."""
         return job.end is None and job.request.stop.max_new > 0 and len(job.state.ids) < self.context
 
-    def _ended(self, job: _Job) -> EndReason | None:
+    def _ended(self, job: Job) -> EndReason | None:
         stop = job.request.stop
         if job.state.ids[-1] in stop.ids:
             return "stop_id"
@@ -304,47 +272,49 @@ class Scheduler:
         return "length" if job.sampled >= stop.max_new else None
 
     def _collect(
-        self, jobs: list[_Job], starts: list[int], pending: list[list[int]], wanted: list[int], rows: int
+        self, jobs: list[Job], starts: list[int], pending: list[list[int]], wanted: list[int], rows: int
     ) -> None:
         """Copy the readings of this pass out of the tap: rows beyond a sequence's own tokens are padding."""
         if self.tap is None:
             return
         longest = max(len(tokens) for tokens in pending)
         # One copy for all rows: each would cost as much, and wait for the device.
-        values = self.tap.take(rows * longest).to("cpu", copy=True).view(rows, longest, -1)
+        values = self.tap.take(rows * longest).to("cpu").view(rows, longest, -1)
         for row, (job, start, tokens) in enumerate(zip(jobs, starts, pending, strict=True)):
             # The last token's reading belongs to the token behind it: it comes with that one, or when flushed.
             end = len(job.state.ids) if job.request.flush or self._writes(job) else len(job.state.ids) - 1
             fresh, stale = max(0, job.state.read - start), min(len(tokens), end - start)
             if job.request.readings and fresh < stale:
-                own = values[wanted[row], fresh:stale]
-                job.parts.append((start + fresh, own if longest == 1 else own.clone()))  # lets go of the padding
+                part = Part(start + fresh, values, wanted[row], fresh, stale)
+                if longest > 1:  # lets go of the padding
+                    part = Part(start + fresh, part.own.clone()[None], 0, 0, stale - fresh)
+                job.parts.append(part)
                 self._show(job)
             job.state.read = max(job.state.read, start + stale)
 
-    def _show(self, job: _Job) -> None:
+    def _show(self, job: Job) -> None:
         """Let the monitor look at the newest readings."""
         monitor = job.request.stop.monitor
         if monitor is None or job.failure is not None:
             return
-        start, values = job.parts[-1]
+        newest = job.parts[-1]
         try:
-            job.halted = monitor(torch.arange(start, start + len(values)), values) or job.halted
+            job.halted = monitor(torch.tensor(newest.positions), newest.own) or job.halted
         except Exception as error:  # it is the caller's code: whatever it raises is this row's failure
             job.failure = error
 
-    def _finish(self, job: _Job) -> None:
+    def _finish(self, job: Job) -> None:
         request, state = job.request, job.state
         ids = state.ids[job.start :]
         segment = Segment(
             ref=request.ref.model_copy(update={"length": len(state.ids)}),
             start=job.start,
             ids=ids,
-            provenance=_runs(len(request.force), job.sampled),
+            provenance=job.provenance,
             logprobs=job.logprobs,
             entropies=job.entropies,
             end=job.end or "forced",
-            readings=self._readings(job) if self.tap is not None and request.readings else None,
+            readings=job.readings(self.tap.layout) if self.tap is not None and request.readings else None,
         )
         self._active.remove(job)
         wanted = job.future.set_running_or_notify_cancel()  # if not, nobody will see these tokens
@@ -352,19 +322,7 @@ class Scheduler:
         if wanted:
             job.future.set_result(segment)
 
-    def _readings(self, job: _Job) -> Readings:
-        assert self.tap is not None  # noqa: S101 - the caller looked
-        positions = [torch.arange(start, start + len(values)) for start, values in job.parts]
-        index = torch.cat(positions) if positions else torch.zeros(0, dtype=torch.long)
-        empty = torch.zeros(0, len(self.tap.layout.channels))
-        return Readings(
-            sequence=job.request.ref.id,
-            positions=index,
-            token_ids=torch.tensor(job.state.ids)[index] if len(index) else index,
-            values=torch.cat([values for _, values in job.parts]) if job.parts else empty,
-        )
-
-    def _release(self, job: _Job, *, keep: bool) -> None:
+    def _release(self, job: Job, *, keep: bool) -> None:
         """Give a sequence back to its callers; without what this step added, if that is not to be kept."""
         state = job.state
         with self.sequences.lock:
@@ -378,7 +336,7 @@ class Scheduler:
                 job.future.cancel()
                 self.sequences.states.pop(job.request.ref.id, None)
 
-    def _fail(self, error: BaseException, jobs: list[_Job] | None = None) -> None:
+    def _fail(self, error: BaseException, jobs: list[Job] | None = None) -> None:
         for job in list(self._active) if jobs is None else jobs:
             self._active.remove(job)
             self._release(job, keep=False)
@@ -386,8 +344,3 @@ class Scheduler:
             failure.__cause__ = error if failure is not error else None
             with contextlib.suppress(InvalidStateError):
                 job.future.set_exception(failure)
-
-
-def _runs(forced: int, sampled: int) -> list[Run]:
-    runs: list[Run] = [("inserted", forced), ("model", sampled)]
-    return [run for run in runs if run[1]]

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -144,7 +145,8 @@ class TorchEngine:
     def submit(self, request: ExtendRequest) -> Future[Segment]:
         """Extend a sequence in the background; cancelling the future stops it within a few tokens."""
         stop = request.stop
-        self._check_ids([*request.force, *request.sampling.suppress, *(margin.token for margin in stop.margins)])
+        drawn = request.sampling
+        self._check_ids([*request.force, *drawn.suppress, *chain(*drawn.avoid), *(one.token for one in stop.margins)])
         if stop.monitor is not None and (self._tap is None or not request.readings):
             raise EngineError("a monitor watches readings, and none are taken", hint="attach channels first")
         with self._sequences.lock:

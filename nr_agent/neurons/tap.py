@@ -36,7 +36,7 @@ class ChannelPlan:
         """Put the hooks in and check them with numbers (see `self_check`)."""
         sites = find_sites(model)
         self_check(model, sites)
-        return NeuronTap(sites, self.channels, input_device(model), lasting=_lasting(model, sites))
+        return NeuronTap(sites, self.channels, input_device(model), lasting=lasting(model, sites))
 
 
 class NeuronTap:
@@ -145,10 +145,11 @@ def _plain(site: Site, device: torch.device) -> bool:
     return not isinstance(site, ExpertSite) and _share(site) is None and here and can_be_watched(site.module)
 
 
-def _lasting(model: Any, sites: Sequence[Site]) -> set[Place]:
+def lasting(model: Any, sites: Sequence[Site]) -> set[Place]:
+    """The places whose input stays what it was until a pass is over."""
     plain = [site for site in sites if not isinstance(site, ExpertSite)]
     kept = lasts([site.module for site in plain], lambda: model(input_ids=_probe(model), use_cache=False))
-    return {site.place for site, lasting in zip(plain, kept, strict=True) if lasting}
+    return {site.place for site, stays in zip(plain, kept, strict=True) if stays}
 
 
 def _probe(model: Any) -> Tensor:
