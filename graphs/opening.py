@@ -166,7 +166,7 @@ class Open:
 
 def plain(sampling: Sampling) -> dict[str, Any]:
     """A sampling in JSON values."""
-    return {**asdict(sampling), "suppress": list(sampling.suppress)}
+    return {**asdict(sampling), "suppress": list(sampling.suppress), "avoid": list(map(list, sampling.avoid))}
 
 
 def _problem(messages: Sequence[AnyMessage], context: ReasonerContext) -> Problem:

@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from nr_agent.detection.euclid import Pair, goes_on, standing
 from nr_agent.detection.operands import operands_known
 from nr_agent.equations import equations
 
@@ -59,6 +60,15 @@ def is_second_look(text: str) -> bool:
     return any(phrase in text.lower() for phrase in SECOND_LOOK)
 
 
+def numbers_left(problem: str, before: Sequence[str]) -> Pair | None:
+    """The two numbers that a common divisor is looked for of, behind some steps; None where that is not known."""
+    return standing(problem, _said(before))
+
+
+def _said(steps: Sequence[str]) -> list[tuple[str, bool]]:
+    return [(_claims(step), is_second_look(step)) for step in steps]
+
+
 def _claims(text: str) -> str:
     """A step without the columns in which it works its claim out."""
     worked, so, claim = text.rpartition("So ")
@@ -72,11 +82,16 @@ def _numbers(texts: Iterable[str]) -> set[str]:
 def _operands_grounded(text: str, claims: str, problem: str, before: Sequence[str]) -> bool:
     """Both operands of a sum, a difference or a quotient are known; of a product one, or what it comes to.
 
+    Where the steps are those of Euclid's algorithm, the step is the next one.
+
     Less is taken away than there is: a multiple that is too large leads below zero, and one that is equal was the
     divisor already.
     """
-    if is_second_look(text) and before and _goes_over(claims, before):
-        return True
+    if is_second_look(text):
+        if before and _goes_over(claims, before):
+            return True
+    elif goes_on(claims, problem, _said(before)) is False:
+        return False
     known = _numbers([problem]) | _numbers(_claims(step) for step in before)
     if any(match[1] not in known or not {match[2], match[3]} & known for match in _MULTIPLE.finditer(claims)):
         return False

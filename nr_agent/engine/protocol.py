@@ -100,6 +100,9 @@ class Sampling:
                 raise ConfigurationError(
                     f"a sampling's {name} is {value!r}", hint=f"give a number from {least:g} to {most:g}"
                 )
+        # From JSON they come as lists.
+        object.__setattr__(self, "suppress", tuple(self.suppress))
+        object.__setattr__(self, "avoid", tuple(map(tuple, self.avoid)))
         if not all(self.avoid):
             raise ConfigurationError("a piece to avoid is empty", hint="give the ids that are not to be written")
 

@@ -20,6 +20,7 @@ from nr_agent.training.own_failures import RIGHT, WRONG, needless, redo
 from nr_agent.training.own_tells import told_example
 
 _ONE = re.compile(r"So (-?\d+[-+*/]-?\d+)=-?\d+$")
+_NAMED = re.compile(r"-?\d+[-+*/]-?\d+: ")
 _NOTHING_ADDED = re.compile(r", (\d+)\+0=\1$")
 _TIMES = re.compile(r"\d+ is \d+\*\d+")
 
@@ -80,7 +81,7 @@ def careful_step(traced: Traced, number: int, slipped: bool, known: bool, rng: r
         return None
     careful = again.removeprefix(REDO).replace(f", {RIGHT}", "", 1).replace(f", {WRONG}", "", 1)
     careful = _NOTHING_ADDED.sub("", careful)
-    if named := _ONE.search(careful):
+    if (named := _ONE.search(careful)) and not _NAMED.match(careful):
         careful = f"{named[1]}: {careful}"
     return None if slip(careful, traced.problem.text, before) else careful
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from nr_agent.answers import states_answer
-from nr_agent.detection.grounding import grounded, is_second_look
+from nr_agent.detection.euclid import Pair
+from nr_agent.detection.grounding import grounded, is_second_look, numbers_left
 from nr_agent.detection.labels import label_trace, slip, wrong_equation
 from nr_agent.detection.traces import Traced
 from nr_agent.equations import Equation, equations
@@ -23,7 +24,7 @@ from nr_agent.training.corpus import IGNORED, UNTOLD, Example
 from nr_agent.training.following import attempt, following, missing_step, verdict, written
 from nr_agent.training.own_tells import told_example
 from nr_agent.training.traces import TEACHERS
-from nr_agent.training.traces.arithmetic import apply, named, work_out
+from nr_agent.training.traces.arithmetic import apply, by_doubling, named, work_out
 from nr_agent.training.traces.families import Attempt, countdown_attempts, look_through, parse_countdown
 
 RIGHT, WRONG = "as I had", "not what I had"
@@ -31,6 +32,7 @@ RIGHT, WRONG = "as I had", "not what I had"
 _ATTEMPT = re.compile(r"(-?\d+)([-+*/])(-?\d+)=(-?\d+), (-?\d+)([-+*/])(-?\d+)=(-?\d+)\. (?:Not|That is) (-?\d+)")
 _COUNTED = re.compile(r"(?:(\S+): \S(?: \S)*|So (\S+)) has \d+")
 _TOTAL = re.compile(r"\d+\+\d+=(\d+)")
+_TIMES = re.compile(r"\d+\*\d+=\d+")
 _MULTIPLE = re.compile(r"(\d+) is (\d+)\*(\d+)")
 _ASKED = re.compile(r'letter "(\w)"')
 
@@ -140,7 +142,18 @@ def _redo_first(traced: Traced, number: int) -> str | None:
         return _redo_attempt(traced, number, match)
     if match := _COUNTED.search(text):
         return _redo_count(traced, number, match[1] or match[2], text)
-    return _redo_calculation(text)
+    left = numbers_left(traced.problem.text, [step.text for step in traced.steps[:number]])
+    return _redo_calculation(text) if left is None else _redo_multiple(left, text) or _redo_calculation(text)
+
+
+def _redo_multiple(left: Pair, text: str) -> str | None:
+    """The largest multiple that goes into what is left, by doubling; None where the step takes it away already."""
+    a, b, taken = left
+    if taken is not None or a < 2 * b or not (_MULTIPLE.search(text) or _TIMES.search(text)):
+        return None
+    claim = f"{a} is {a // b}*{b}" if a % b == 0 else f"{b}*{a // b}={a // b * b}"
+    said = re.search(rf"(?<!\d){re.escape(claim)}(?!\d)", text)
+    return f"{REDO}{by_doubling(a, b)}. So {claim}, {RIGHT if said else WRONG}"
 
 
 def _redo_calculation(text: str) -> str | None:
@@ -148,7 +161,7 @@ def _redo_calculation(text: str) -> str | None:
         whole, times, divisor = map(int, match.groups())
         worked, product = work_out(times, "*", divisor), times * divisor
         if product == whole:
-            return f"{REDO}{worked}. So {whole} is {times}*{divisor}, {RIGHT}"
+            return f"{REDO}{by_doubling(whole, divisor)}. So {whole} is {times}*{divisor}, {RIGHT}"
         return f"{REDO}{worked}. So {times}*{divisor}={product}, {WRONG}"
     simple = [(equation, pair) for equation in equations(text) if (pair := _pair(equation)) is not None]
     if not simple:

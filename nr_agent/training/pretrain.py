@@ -127,16 +127,16 @@ class PretrainSettings:
     phases: tuple[Phase, ...] = (
         Phase(1300, 3e-3, decay=0.0),
         Phase(1400, 3e-3, warmup=1, decay=1.0, weights=HARD),
-        Phase(3200, 2.5e-3, decay=1.0, weights=STILL_HARD),
+        Phase(2800, 2.5e-3, decay=1.0, weights=STILL_HARD),
     )
     tokens: int = 5600
     longest: int = 576
     seed: int = 0
     save_every: int = 200
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    own_at: tuple[int, ...] = (800, 2700, 4400)
-    own_problems: int = 100
-    own_share: float = 0.1
+    own_at: tuple[int, ...] = (1300, 2700, 4100)
+    own_problems: int = 300
+    own_share: float = 0.2
     told: float = 0.5
 
     @property

@@ -19,9 +19,12 @@ def test_whatever_the_teacher_writes_rests_on_something(family):
     for seed in range(60):
         problem, rng = draw(family, seed), random.Random(seed)
         before: list[str] = []
-        for step in teach(family, problem.text, rng, Habits(redo=0.3, slip=0.2, astray=0.0)).steps:
+        trace = teach(family, problem.text, rng, Habits(redo=0.3, slip=0.2, astray=0.0))
+        for number, step in enumerate(trace.steps):
             text = "".join(span.text for span in step)
-            assert slip(text, problem.text) is not None or grounded(text, problem.text, before), (problem, text)
+            planted = number in trace.slips
+            assert planted or grounded(text, problem.text, before), (problem, text)
+            assert not planted or slip(text, problem.text, before) is not None, (problem, text)
             before.append(text)
 
 
@@ -40,6 +43,8 @@ def test_whatever_the_teacher_writes_rests_on_something(family):
         (DIVISOR, ["69*2=138", "143-138=5"], "Now 6*15=90", False),
         (DIVISOR, ["69*2=138", "143-138=5"], "Then 149-90=59", False),
         (DIVISOR, ["69*3=207"], "143-207=-64", False),
+        (DIVISOR, ["69*2=138", "143-138=5"], "143-69=74", False),  # the round before
+        (DIVISOR, [], "69*3=207", False),  # does not go into it
         (DIVISOR, [], "143-143=0", False),
         (DIVISOR, ["69*2=138"], "Wait, let me redo that: 9*2=18, 6*2+1=13. So 69*2=138, as I had", True),
         (DIVISOR, ["69*2=138"], "Wait, let me redo that: 9*2=18, 6*2+1=13. So 60-9=51, not what I had", False),

@@ -8,7 +8,7 @@ from nr_agent.engine.cache import SlotCache, attention_mask
 from nr_agent.engine.forward import Runner
 from nr_agent.engine.protocol import Sampling
 from nr_agent.engine.sampler import confidence, draw, uniform
-from nr_agent.errors import ModelError
+from nr_agent.errors import ConfigurationError, ModelError
 
 
 def test_draws_follow_the_distribution():
@@ -34,6 +34,23 @@ def test_the_nucleus_keeps_the_token_that_crosses_and_no_other():
     keys = [(1, position) for position in range(500)]
     assert set(draw(logits, [Sampling(temperature=1.0, top_p=0.6)] * 500, keys).tolist()) == {0, 1}
     assert set(draw(logits, [Sampling(temperature=1.0, top_p=1.0, top_k=3)] * 500, keys).tolist()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_piece_that_is_avoided_is_not_completed(temperature):
+    logits = torch.tensor([[3.0, 2.0, 1.0]]).repeat(4, 1)
+    how = Sampling(temperature=temperature, top_p=1.0, top_k=2, avoid=((1, 2, 0), (0,) * 9))
+    written = [[1, 2], [5, 1, 2], [2, 1], []]
+    drawn = [draw(logits, [how] * 4, [(seed, 0)] * 4, written).tolist() for seed in range(50)]
+    assert all(row[0] != 0 and row[1] != 0 for row in drawn)
+    assert any(row[2] == 0 for row in drawn) and any(row[3] == 0 for row in drawn)
+
+
+def test_a_piece_of_one_is_never_written_and_an_empty_one_is_refused():
+    drawn = draw(torch.tensor([[3.0, 2.0]]), [Sampling(temperature=0, avoid=((0,),))], [(0, 0)], [[]])
+    assert drawn.tolist() == [1]
+    with pytest.raises(ConfigurationError, match="empty"):
+        Sampling(avoid=((),))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

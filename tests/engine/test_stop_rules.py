@@ -58,6 +58,16 @@ def test_a_penalty_of_one_changes_nothing_and_a_high_one_forbids_repeats(qwen):
     assert len({*IDS, *written}) == len(IDS) + 24
 
 
+def test_what_is_avoided_is_left_at_its_last_token(qwen):
+    stop = StopSpec(max_new=12)
+    plain = qwen.extend(qwen.open(IDS), stop=stop, sampling=GREEDY).ids
+    piece = tuple(plain[2:6])
+    other = qwen.extend(qwen.open(IDS), stop=stop, sampling=Sampling(temperature=0, avoid=(piece,))).ids
+    assert other[:5] == plain[:5]
+    assert other[5] != plain[5]
+    assert all(tuple(other[i : i + 4]) != piece for i in range(len(other)))
+
+
 @pytest.mark.parametrize("token", [7, 90])
 def test_a_segment_is_empty_where_the_margin_holds_before_its_first_token(qwen, token):
     off = gap(qwen, IDS, token)
@@ -119,3 +129,5 @@ def test_a_monitor_without_readings_and_unknown_ids_are_refused(qwen):
     for bad in (StopSpec(margins=(Margin(1 << 30, 1.0),)), StopSpec(max_new=1)):
         with pytest.raises(EngineError, match="token"):
             qwen.extend(qwen.open(IDS), stop=bad, sampling=Sampling(suppress=(-1,)))
+    with pytest.raises(EngineError, match="token"):
+        qwen.extend(qwen.open(IDS), stop=StopSpec(max_new=1), sampling=Sampling(avoid=((1, 1 << 30),)))

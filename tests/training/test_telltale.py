@@ -19,6 +19,7 @@ from nr_agent.training.traces import Habits, teach
 
 EVEN = dict.fromkeys(FAMILIES, 1.0)
 SUM = "State the final answer to the following arithmetic problem: 12 + 35 + 40 ="
+DIVISOR = "Find the Greatest Common Divisor (GCD) of these numbers: 384, 46. Give only the GCD as your final answer."
 SEARCH = "Find a way to make 31 using all of these numbers: 4, 7, 3.\nFinal answer format instructions: none"
 
 
@@ -161,3 +162,18 @@ def test_examples_of_any_length_come_in_few_shapes(tokenizer):
 
     shapes = {part.ids.shape[1] for _ in range(5) for part in batches(example, 3000, tokenizer.pad_token_id)}
     assert all(length % 64 == 0 for length in shapes)
+
+
+@pytest.mark.parametrize(
+    ("steps", "slipped", "careful"),
+    [
+        (["46*9=414"], True, "384/46: 2*46=92, 4*46=184, 8*46=368. So 46*8=368"),
+        (["46*8=358"], True, "384/46: 2*46=92, 4*46=184, 8*46=368. So 46*8=368"),
+        (["46*8=368", "384-368=16", "46*3=138"], True, "46/16: 2*16=32. So 16*2=32"),
+        (["46*8=368"], False, "384/46: 2*46=92, 4*46=184, 8*46=368. So 46*8=368"),
+        (["46*8=368", "384-358=26"], True, "384-368: 14-8=6, 7-6=1, 3-3=0. So 384-368=16"),
+    ],
+)
+def test_a_multiple_is_looked_for_by_doubling_where_it_was_wrong(tokenizer, steps, slipped, careful):
+    traced = thought(tokenizer, *steps, problem=DIVISOR, task="gcd")
+    assert careful_step(traced, len(steps) - 1, slipped, True, random.Random(0)) == careful

@@ -7,7 +7,7 @@ from nr_agent.detection.labels import results, slip
 from nr_agent.equations import equations
 from nr_agent.tasks import FAMILIES, draw, score
 from nr_agent.training.traces import Habits, teach
-from nr_agent.training.traces.arithmetic import apply, near_miss, work_out
+from nr_agent.training.traces.arithmetic import apply, by_doubling, near_miss, work_out
 
 CAREFUL = Habits(slip=0.0, redo=0.3)
 
@@ -31,13 +31,27 @@ def test_a_careful_teacher_makes_no_slip_that_can_be_checked(family):
 @pytest.mark.parametrize(
     ("a", "b", "columns"),
     [
-        (207, 9, "2*9=18, 9*20=180, 7-0=7, 10-8=2, 1-1=0, 207-180=27, 3*9=27, 27-27=0"),
-        (464, 58, "8*8=64, 8*5+6=46, 58*8=464, 464-464=0"),
-        (96, 8, "1*8=8, 8*10=80, 96-80=16, 2*8=16, 16-16=0"),
+        (207, 9, "2*9=18, 4*9=36, 8*9=72, 7-0=7, 10-8=2, 1-1=0, 207-180=27, 27-18=9, 9-9=0, 20+2+1=23"),
+        (464, 58, "2*58=116, 4*58=232, 8*58=464, 464-464=0"),
+        (96, 8, "2*8=16, 4*8=32, 8*8=64, 96-80=16, 16-16=0, 10+2=12"),
     ],
 )
-def test_a_long_division_takes_nothing_in_one_go(a, b, columns):
+def test_a_long_division_takes_doubles_away_and_guesses_no_digit(a, b, columns):
     assert work_out(a, "/", b) == columns
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "worked"),
+    [
+        (384, 46, "384/46: 2*46=92, 4*46=184, 8*46=368"),
+        (250, 46, "250/46: 2*46=92, 4*46=184, 184+46=230"),
+        (90, 46, "90/46: 1*46=46"),
+        (700, 50, "700/50: 2*50=100, 4*50=200, 8*50=400, 400+200=600, 600+100=700"),
+    ],
+)
+def test_the_largest_multiple_is_found_by_doubling(a, b, worked):
+    assert by_doubling(a, b) == worked
+    assert slip(worked) is None
 
 
 def test_partial_products_are_added_column_by_column():
@@ -69,7 +83,8 @@ def test_a_planted_slip_is_masked_and_noticed_at_once(family):
             if number in masked:
                 planted += 1
                 assert "not what I had" in following[0].text
-                assert slip("".join(span.text for span in step), problem.text) is not None
+                before = ["".join(span.text for span in earlier) for earlier in trace.steps[:number]]
+                assert slip("".join(span.text for span in step), problem.text, before) is not None
     assert planted > 20
 
 

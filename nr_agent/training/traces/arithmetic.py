@@ -7,6 +7,9 @@ import random
 _AT_A_GLANCE = 100
 """From here on, differences are taken column by column in a long division."""
 
+_DOUBLES = (8, 4, 2, 1)
+"""Multiples of a divisor that are taken away: each is twice the one behind it."""
+
 
 def apply(a: int, op: str, b: int) -> int:
     """`a op b` for `+ - * /`; a division must come out even."""
@@ -45,6 +48,20 @@ def work_out(a: int, op: str, b: int) -> str:
 def named(a: int, op: str, b: int) -> str:
     """The columns of `a op b` behind its name: what is worked out is decided before its digits are."""
     return f"{a}{op}{b}: {work_out(a, op, b)}"
+
+
+def by_doubling(a: int, b: int) -> str:
+    """How often `b` goes into `a`: its doubles, and those of them added up that fit."""
+    doubles, written = [b], []
+    while 2 * doubles[-1] <= a:
+        doubles.append(2 * doubles[-1])
+        written.append(f"{doubles[-1] // b}*{b}={doubles[-1]}")
+    total = doubles[-1]
+    for double in reversed(doubles[:-1]):
+        if total + double <= a:
+            written.append(f"{total}+{double}={total + double}")
+            total += double
+    return f"{a}/{b}: {', '.join(written or [f'1*{b}={b}'])}"
 
 
 def near_miss(value: int, rng: random.Random) -> int:
@@ -98,17 +115,21 @@ def _columns_of_product(a: int, b: int) -> str:
 
 
 def _long_division(a: int, b: int) -> str:
-    quotient = a // b
-    parts = [int(digit) * 10 ** (len(str(quotient)) - 1 - i) for i, digit in enumerate(str(quotient)) if digit != "0"]
-    written, rest = [], a
-    for part in parts:
-        taken = b * part
-        written.append(_columns_of_product(b, part))
-        if rest >= _AT_A_GLANCE and rest != taken:
-            written.append(_columns_of_difference(rest, taken))
-        written.append(f"{rest}-{taken}={rest - taken}")
-        rest -= taken
-    return ", ".join(written)
+    """Take doubles of the divisor away while they fit, from the largest one: no digit has to be guessed."""
+    taken, rest, parts = [], a, []
+    for place in reversed(range(len(str(a // b)))):
+        for times in _DOUBLES:
+            part = times * 10**place
+            if b * part <= rest:
+                if rest >= _AT_A_GLANCE and rest != b * part:
+                    taken.append(_columns_of_difference(rest, b * part))
+                taken.append(f"{rest}-{b * part}={rest - b * part}")
+                rest -= b * part
+                parts.append(part)
+    doubles = [f"{times}*{b}={times * b}" for times in reversed(_DOUBLES[:-1]) if times * b <= a]
+    total = "+".join(map(str, parts))
+    summed = [f"{total}={a // b}"] if len(parts) > 1 else []
+    return ", ".join([*doubles, *taken, *summed])
 
 
 def _named(name: str, asked: str, columns: str) -> str:

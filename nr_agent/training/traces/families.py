@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from nr_agent.training.traces.arithmetic import apply, named, near_miss, work_out
+from nr_agent.training.traces.arithmetic import apply, by_doubling, named, near_miss, work_out
 from nr_agent.training.traces.scratchpad import Check, Habits, Scratchpad, Trace
 
 Teacher = Callable[[str, Scratchpad], Trace]
@@ -98,18 +98,29 @@ def gcd(question: str, pad: Scratchpad) -> Trace:
     """Euclid: take the multiple away, go on with the rest; a check multiplies up again."""
     first, second = (int(number) for number in _NUMBER.findall(question)[:2])
 
+    def take(a: int, b: int) -> None:
+        times = a // b
+        pad.claim(
+            before=f"{pad.lead()}{b}*",
+            value=f"{times}={times * b}",
+            wrong=lambda: _wrong_multiple(b, times, pad.rng),
+            redo=by_doubling(a, b),
+            restate=f"So {b}*",
+        )
+
     def work() -> str:
         a, b = max(first, second), min(first, second)
         while a % b:
             times = max(2, a // b + pad.rng.randint(0, 1))
             pad.stumble(f"{a} is {times}*{b}", f"{work_out(times, '*', b)}. So {times}*{b}={times * b}, not what I had")
-            multiple = pad.calculate(b, "*", a // b) if a // b > 1 else b
-            a, b = b, pad.calculate(a, "-", multiple)
+            if a // b > 1:
+                take(a, b)
+            a, b = b, pad.calculate(a, "-", a // b * b)
         pad.claim(
             before=f"{a} is ",
             value=f"{a // b}*{b}",
             wrong=lambda: f"{a // b + 1}*{b}",
-            redo=work_out(a // b, "*", b),
+            redo=by_doubling(a, b),
             restate=f"So {a} is ",
         )
         return str(b)
@@ -244,6 +255,13 @@ def _wrong_attempt(attempt: Attempt, target: int, rng: random.Random) -> str:
         return f"{near_miss(inner, rng)}, {x}{op2}{y}={attempt.result}"
     off = target if attempt.result != target else target + rng.choice((-2, -1, 1, 2))
     return f"{inner}, {x}{op2}{y}={off}"
+
+
+def _wrong_multiple(b: int, times: int, rng: random.Random) -> str:
+    """A multiple that is too large, or comes to something else."""
+    if rng.random() < 0.5:
+        return f"{times}={near_miss(times * b, rng)}"
+    return f"{times + 1}={(times + 1) * b}"
 
 
 def _allowed(a: int, op: str, b: int) -> bool:
