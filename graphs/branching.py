@@ -12,6 +12,7 @@ from nr_agent.engine.protocol import ExtendRequest, Segment, SequenceRef
 from nr_agent.episode import Intervention
 from nr_agent.graphs.context import ReasonerContext
 from nr_agent.graphs.control import Control, count_intervention
+from nr_agent.graphs.fresh import pieces
 from nr_agent.graphs.memory import KEPT
 from nr_agent.graphs.parts import Parts, make_intervention
 from nr_agent.graphs.state import Candidate, Channels, Fork, ReasonerState
@@ -44,6 +45,8 @@ class Branch:
         kept, given_up = _cut(state["boundaries"], back)
         at = given_up[0][1] if given_up else ref.length
         before = given_up[0][0] if given_up else None
+        # Before they are given up: they are not to be written again either.
+        sampling = self._fresh(state) if state["action"]["fresh"] else state["sampling"]
         self.parts.store.discard(episode_id, [index for index, _ in given_up])
         forks: list[Fork] = []
         number, pending = counters["forks"], self.parts.remedies.branch()
@@ -60,7 +63,7 @@ class Branch:
                     "branch": branch,
                     "sequence": self.parts.hold(episode_id, fork),
                     "seed": seed,
-                    "sampling": state["sampling"],
+                    "sampling": sampling,
                     "next_index": state["next_index"] + STRIDE * k,
                     "before": state["next_index"],
                     "pending": pending,
@@ -86,6 +89,13 @@ class Branch:
             "answered": self.parts.answered(episode_id) if given_up else state["answered"],
             "counters": {**count_intervention(counters, "branch"), "forks": number + width},
         }
+
+
+    def _fresh(self, state: ReasonerState) -> dict[str, Any]:
+        """The sampling of a step that is another one than those that stand there."""
+        thought = [step for step in self.parts.episode(state["episode_id"]).kept if step.kind == "think"]
+        sampling: dict[str, Any] = state["sampling"]
+        return {**sampling, "avoid": [*sampling["avoid"], *pieces(thought)]}
 
 
 def send_forks(channels: Channels) -> list[Send]:

@@ -34,11 +34,13 @@ class Branch(_Action):
     Attributes:
         width: how many forks.
         back: how many steps to go back before forking; 0 forks where the thinking stands.
+        fresh: whether the forks are kept from writing what was written already.
     """
 
     type: Literal["branch"] = "branch"
     width: int = Field(default=2, ge=1, le=8)
     back: int = Field(default=0, ge=0)
+    fresh: bool = True
 
 
 class Stop(_Action):

@@ -17,6 +17,8 @@ class BranchPolicy(BaseModel):
         until_answer: only until a step has said what the answer is: what repeats itself after that is a check.
         width: how many forks.
         back: how many steps to give up before forking; 1 gives up the step that was flagged.
+        fresh: the forks do not write what was written already: where all of a step but its last choice stands there
+            again, that choice is not drawn.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -25,9 +27,10 @@ class BranchPolicy(BaseModel):
     until_answer: bool = False
     width: int = Field(default=2, ge=1, le=8)
     back: int = Field(default=1, ge=0, le=8)
+    fresh: bool = True
 
     def decide(self, context: PolicyContext) -> Action:
         """Branch, or go on where the answer is there already."""
         if self.until_answer and context.answer_stated:
             return Continue()
-        return Branch(width=self.width, back=self.back)
+        return Branch(width=self.width, back=self.back, fresh=self.fresh)

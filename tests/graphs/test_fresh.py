@@ -1,0 +1,39 @@
+"""A branch is kept from writing what was written, by a real engine at temperature 0: it would say the same again."""
+
+import math
+
+import pytest
+
+from nr_agent.engine.protocol import Sampling
+from nr_agent.episode import Step
+from nr_agent.graphs.fresh import SHORTEST, pieces
+
+
+def step(ids, probabilities, kind="think"):
+    logprobs = [None if p is None else math.log(p) for p in probabilities]
+    return Step(
+        index=0, kind=kind, branch="main", start=0, ids=ids, provenance=[("model", len(ids))], logprobs=logprobs, text=""
+    )
+
+
+@pytest.mark.parametrize(
+    ("ids", "probabilities", "piece"),
+    [
+        ([1, 2, 3, 4, 5, 6], [0.5, 0.6, 1, 0.4, 1, 1], [2, 3, 4]),  # up to the last choice, without the first id
+        ([1, 2, 3, 4, 5, 6], [None, None, 1, 1, 0.89, 1], [2, 3, 4, 5]),
+        ([1, 2, 3, 4, 5, 6], [0.5, 0.6, 0.7, 1, 1, 1], None),  # too little of it is left
+        ([1, 2, 3, 4, 5, 6], [1, 1, 1, 1, 0.95, 1], None),  # nothing to choose
+        ([1, 2, 3, 4], [None] * 4, None),
+    ],
+)
+def test_a_piece_ends_at_the_last_choice(ids, probabilities, piece):
+    assert pieces([step(ids, probabilities)]) == ([] if piece is None else [piece])
+
+
+def test_no_piece_comes_twice_and_old_steps_are_let_go():
+    same = step([1, 2, 3, 4, 5], [1, 1, 1, 0.5, 1])
+    assert pieces([same, same]) == [[2, 3, 4]]
+    many = [step([1, 2, 3, 100 + n, 5], [1, 1, 1, 0.5, 1]) for n in range(100)]
+    assert pieces(many) == [[2, 3, 100 + n] for n in range(68, 100)]
+    assert SHORTEST == 3
+    assert Sampling(avoid=pieces(many)).avoid[0] == (2, 3, 168)
