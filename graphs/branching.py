@@ -90,10 +90,10 @@ class Branch:
             "counters": {**count_intervention(counters, "branch"), "forks": number + width},
         }
 
-
     def _fresh(self, state: ReasonerState) -> dict[str, Any]:
         """The sampling of a step that is another one than those that stand there."""
-        thought = [step for step in self.parts.episode(state["episode_id"]).kept if step.kind == "think"]
+        kept = self.parts.episode(state["episode_id"]).kept
+        thought = [(step.ids, step.logprobs) for step in kept if step.kind == "think"]
         sampling: dict[str, Any] = state["sampling"]
         return {**sampling, "avoid": [*sampling["avoid"], *pieces(thought)]}
 

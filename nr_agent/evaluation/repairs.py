@@ -1,8 +1,8 @@
 """Whether a correction token is obeyed: what follows it at the places where the model itself failed.
 
 A recheck is put in the place of the slipped step, which is taken back, and behind it; a branch in the place of the
-circling step. Beside it stands what the model does there without one: the slipped step taken back and drawn again, or
-the circling thought through for as many steps.
+circling step, left free and kept from writing what stands there (`fresh`, as the branch policy does it). Beside it
+stands what the model does there without one: the slipped step taken back and drawn again, or one more step.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nr_agent.detection.grounding import is_second_look
@@ -19,9 +19,10 @@ from nr_agent.detection.traces import Traced
 from nr_agent.engine.protocol import ExtendRequest, Sampling, StopSpec
 from nr_agent.equations import equations
 from nr_agent.evaluation.statistics import wilson
+from nr_agent.graphs.fresh import pieces
 from nr_agent.tokens import BRANCH, RECHECK, REDO, STEP_END
 
-_REMEDIES = ("recheck in place", "recheck behind", "branch")
+_REMEDIES = ("recheck in place", "recheck behind", "branch", "fresh branch")
 _STEP_TOKENS = 160
 _COUNT = re.compile(r"(?:(\S+): \S(?: \S)*|So (\S+)) has \d+")
 _ASKED = re.compile(r'letter "(\w)"')
@@ -33,7 +34,7 @@ class Repairs:
 
     Attributes:
         family: of the problems.
-        remedy: `recheck in place`, `recheck behind` or `branch`.
+        remedy: `recheck in place`, `recheck behind`, `branch` or `fresh branch`.
         n: places.
         repaired: share that the remedy repaired.
         repaired_95: its interval.
@@ -68,7 +69,7 @@ def measure_repairs(
         slipped = next((i for i, label in enumerate(labels) if label.intra_step and _plain(traced, i)), None)
         circling = next((i for i, label in enumerate(labels) if label.inter_step and i and _plain(traced, i)), None)
         for remedy in _REMEDIES:
-            place = circling if remedy == "branch" else slipped
+            place = circling if "branch" in remedy else slipped
             cell = places.setdefault((traced.problem.task or "", remedy), [])
             if place is not None and len(cell) < a_family:
                 cell.append((traced, place))
@@ -83,12 +84,14 @@ async def _measure(
         "recheck in place": [recheck],
         "recheck behind": [recheck, *engine.codec.encode(REDO)],
         "branch": [branch],
+        "fresh branch": [branch],
     }
 
-    async def step(ids: Sequence[int], force: Sequence[int], number: int) -> str:
+    async def step(ids: Sequence[int], force: Sequence[int], number: int, avoid: Sequence[Any] = ()) -> str:
         ref = engine.open(ids, seed=seed + number)
         stop = StopSpec(engine.codec.end_ids, (STEP_END,), _STEP_TOKENS)
-        segment = await asyncio.wrap_future(engine.submit(ExtendRequest(ref, stop, sampling, force, readings=False)))
+        drawn = replace(sampling, avoid=(*sampling.avoid, *avoid))
+        segment = await asyncio.wrap_future(engine.submit(ExtendRequest(ref, stop, drawn, force, readings=False)))
         engine.close(segment.ref)
         text: str = engine.codec.decode(segment.ids[len(force[:1]) :])  # the words stay, the token goes
         return text
@@ -101,15 +104,22 @@ async def _measure(
         for number, (traced, place) in enumerate(cell):
             kept = traced.steps[place]
             upto = kept.end if remedy == "recheck behind" else kept.start
-            told.append(step(traced.ids[:upto], spoken[remedy], number))
-            alone.append(step(traced.ids[: kept.end if remedy == "branch" else kept.start], [], number))
-        worked = {"recheck in place": _right, "recheck behind": _mends, "branch": _leads_out}[remedy]
-        drawn_well = _leads_out if remedy == "branch" else _right
+            told.append(step(traced.ids[:upto], spoken[remedy], number, _written(traced, place, remedy)))
+            alone.append(step(traced.ids[: kept.end if "branch" in remedy else kept.start], [], number))
+        drawn_well = _leads_out if "branch" in remedy else _right
+        worked = _mends if remedy == "recheck behind" else drawn_well
         with_it = [worked(t, p, text) for (t, p), text in zip(cell, await asyncio.gather(*told), strict=True)]
         without = [drawn_well(t, p, text) for (t, p), text in zip(cell, await asyncio.gather(*alone), strict=True)]
         n, a, b = len(cell), sum(with_it), sum(without)
         found.append(Repairs(family, remedy, n, a / n, wilson(a, n), b / n, wilson(b, n)))
     return found
+
+
+def _written(traced: Traced, place: int, remedy: str) -> list[list[int]]:
+    """What a fresh branch must not write again."""
+    if remedy != "fresh branch":
+        return []
+    return pieces([(traced.ids[step.start : step.end], step.logprobs) for step in traced.steps[: place + 1]])
 
 
 def as_markdown(rows: Sequence[Repairs]) -> str:

@@ -1,19 +1,15 @@
-"""A branch is kept from writing what was written, by a real engine at temperature 0: it would say the same again."""
+"""What the forks of a branch are kept from writing again."""
 
 import math
 
 import pytest
 
 from nr_agent.engine.protocol import Sampling
-from nr_agent.episode import Step
 from nr_agent.graphs.fresh import SHORTEST, pieces
 
 
-def step(ids, probabilities, kind="think"):
-    logprobs = [None if p is None else math.log(p) for p in probabilities]
-    return Step(
-        index=0, kind=kind, branch="main", start=0, ids=ids, provenance=[("model", len(ids))], logprobs=logprobs, text=""
-    )
+def step(ids, probabilities):
+    return ids, [None if p is None else math.log(p) for p in probabilities]
 
 
 @pytest.mark.parametrize(
