@@ -8,11 +8,11 @@ from langgraph.runtime import Runtime
 from langgraph.types import Send
 
 from nr_agent.answers import states_answer
+from nr_agent.engine.fresh import pieces
 from nr_agent.engine.protocol import ExtendRequest, Segment, SequenceRef
 from nr_agent.episode import Intervention
 from nr_agent.graphs.context import ReasonerContext
 from nr_agent.graphs.control import Control, count_intervention
-from nr_agent.graphs.fresh import pieces
 from nr_agent.graphs.memory import KEPT
 from nr_agent.graphs.parts import Parts, make_intervention
 from nr_agent.graphs.state import Candidate, Channels, Fork, ReasonerState

@@ -16,10 +16,10 @@ from typing import Any
 from nr_agent.detection.grounding import is_second_look
 from nr_agent.detection.labels import label_trace, results, slip, wrong_equation
 from nr_agent.detection.traces import Traced
+from nr_agent.engine.fresh import pieces
 from nr_agent.engine.protocol import ExtendRequest, Sampling, StopSpec
 from nr_agent.equations import equations
 from nr_agent.evaluation.statistics import wilson
-from nr_agent.graphs.fresh import pieces
 from nr_agent.tokens import BRANCH, RECHECK, REDO, STEP_END
 
 _REMEDIES = ("recheck in place", "recheck behind", "branch", "fresh branch")

@@ -1,4 +1,4 @@
-"""What a new line of thought is kept from writing again: the steps that stand there, up to their last choice."""
+"""What a line of thought is kept from writing again: the steps that stand there, up to their last choice."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from nr_agent.engine.fresh import SHORTEST, pieces
 from nr_agent.engine.protocol import Sampling
-from nr_agent.graphs.fresh import SHORTEST, pieces
 
 
 def step(ids, probabilities):
