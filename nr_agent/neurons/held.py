@@ -44,7 +44,6 @@ class Held:
             first += site.channels
         self._index = torch.tensor(index, device=device)
         self._columns = first * self._width
-        self._own = [torch.tensor([channel.index for channel in own], device=device) for own in channels]
         self._inputs: list[Tensor | None] = [None] * len(sites)
         self._read: list[Tensor] = [torch.zeros(0, len(own), device=device) for own in channels]
         self._removers = [watch(site.module, self._keep(number)) for number, site in enumerate(sites)]
@@ -52,24 +51,16 @@ class Held:
     def take(self, rows: int) -> Tensor:
         """The readings of the last pass, `[rows, channels]` float32, site by site."""
         held = [given for given in self._inputs if given is not None]
+        # Behind every pass: an operation for each input, be it a view, would take longer than all the rest.
         alike = len({given.shape[:-1] for given in held}) == 1
-        if len(held) < len(self._inputs) or not alike:
+        if len(held) < len(self._inputs) or not alike or rows * self._columns > _JOINED:
             return torch.cat([self._one(number)[:rows] for number in range(len(self._inputs))], 1)
-        # Behind every pass: each operation counts, be it a view. What can be done once is done once.
-        if rows * self._columns <= _JOINED:
-            joined = torch.cat(held, -1).reshape(-1, self._columns)[:rows]
-            if self._width > 1:
-                joined = joined.view(joined.shape[0], -1, self._width)
-            chosen = joined.index_select(1, self._index)
-        elif self._width == 1:
-            parts = [given.index_select(-1, own) for given, own in zip(held, self._own, strict=True)]
-            chosen = torch.cat(parts, -1).reshape(-1, len(self._index))[:rows]
-        else:
-            heads = (given.unflatten(-1, (-1, self._width)) for given in held)
-            parts = [given.index_select(-2, own) for given, own in zip(heads, self._own, strict=True)]
-            chosen = torch.cat(parts, -2).reshape(-1, len(self._index), self._width)[:rows]
-        chosen = chosen.float()
-        return chosen if self._width == 1 else chosen.norm(dim=-1)
+        joined = torch.cat(held, -1).reshape(-1, self._columns)[:rows]
+        if self._width == 1:
+            return joined.index_select(1, self._index).float()
+        heads = joined.view(joined.shape[0], -1, self._width).index_select(1, self._index)
+        norms: Tensor = heads.float().norm(dim=-1)
+        return norms
 
     def remove(self) -> None:
         """Let the modules be called as before."""
