@@ -8,7 +8,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.runnables import RunnableLambda
 from langgraph.graph import END, START
 
 from nr_agent.engine.protocol import Engine, Sampling
@@ -23,7 +22,7 @@ from nr_agent.graphs.parts import Parts
 from nr_agent.graphs.ready import Reasoner, ready
 from nr_agent.graphs.reasoner import Graph, load_parts, new_graph, next_node, open_store
 from nr_agent.graphs.recording import Record
-from nr_agent.graphs.running import quick, waiting
+from nr_agent.graphs.running import Node, quick, waiting
 from nr_agent.graphs.state import Channels, pack, unpack
 from nr_agent.graphs.threads import outlast
 from nr_agent.policies import Policies, Remedies, choose_mode
@@ -153,7 +152,7 @@ def create_baseline(
 def _wire(think: ThinkAs, opening: Open) -> Graph:
     graph = new_graph()
     graph.add_node("open", quick(opening, "open"))
-    graph.add_node("think", RunnableLambda(think, think.acall, name="think"))
+    graph.add_node("think", Node(think, think.acall, "think"))
     graph.add_node("answer", waiting(Answer(think.parts), "answer"))
     graph.add_node("record", quick(Record(think.parts, raises=False), "record"))
     graph.add_edge(START, "open")
