@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from nr_agent.engine.protocol import TextCodec
@@ -30,6 +30,7 @@ class Remedies:
 
     codec: TextCodec
     mode: Mode
+    _spoken: dict[str, tuple[int, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def recheck(self, *, boundary: bool = True, rollback: bool = False) -> list[int]:
         """Asks for the last step again; where it was taken back, for a careful one in its place.
@@ -40,7 +41,7 @@ class Remedies:
         if rollback:
             return self._speak(RECHECK, CAREFUL_WORDS, boundary)
         spoken = self._speak(RECHECK, RECHECK_WORDS, boundary)
-        return [*spoken, *self.codec.encode(REDO)] if self._has(RECHECK) else spoken
+        return [*spoken, *self._encode(REDO)] if self._has(RECHECK) else spoken
 
     def branch(self, *, boundary: bool = True) -> list[int]:
         """Asks for another way."""
@@ -49,14 +50,20 @@ class Remedies:
     def closing(self, *, boundary: bool = True) -> list[int]:
         """Closes the thinking: a sentence, then the special token itself (spelled out where there is none)."""
         start = "" if boundary else STEP_END
-        return self.codec.encode(f"{start}{CLOSING_SENTENCE}{STEP_END}{END_THINK}{STEP_END}")
+        return self._encode(f"{start}{CLOSING_SENTENCE}{STEP_END}{END_THINK}{STEP_END}")
 
     def _speak(self, token: str, words: str, boundary: bool) -> list[int]:
-        start = [] if boundary else self.codec.encode(STEP_END)
+        start = [] if boundary else self._encode(STEP_END)
         identifier = self.codec.control(token)
         if self._has(token) and identifier is not None:
             return [*start, identifier]
-        return [*start, *self.codec.encode(words)]
+        return [*start, *self._encode(words)]
+
+    def _encode(self, text: str) -> list[int]:
+        """Every step asks for the same few texts."""
+        if text not in self._spoken:
+            self._spoken[text] = tuple(self.codec.encode(text))
+        return list(self._spoken[text])
 
     def _has(self, token: str) -> bool:
         return self.mode == "token" and self.codec.control(token) is not None

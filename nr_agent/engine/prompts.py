@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, TemplateError, nodes
@@ -87,8 +87,8 @@ def each_text(value: Any, change: Callable[[str], str]) -> Any:
     return [each_text(item, change) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _unused(value: Any) -> list[str]:
-    """Private characters that occur nowhere in there."""
+def _unused(value: Any) -> Iterator[str]:
+    """Private characters that occur nowhere in there; there are 65,000, and few are needed."""
     used: set[str] = set()
 
     def look(text: str) -> str:
@@ -96,7 +96,7 @@ def _unused(value: Any) -> list[str]:
         return text
 
     each_text(value, look)
-    return [chr(number) for number in _PRIVATE if chr(number) not in used]
+    return (chr(number) for number in _PRIVATE if chr(number) not in used)
 
 
 def _bare_message(message: Mapping[str, Any]) -> dict[str, Any]:
