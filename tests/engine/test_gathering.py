@@ -1,4 +1,4 @@
-"""Steps that come one after the other while nothing is computed begin together; nobody waits for a step that cannot come."""
+"""Steps that come one after the other while nothing is computed begin together; nobody waits in vain."""
 
 import threading
 import time
