@@ -143,16 +143,17 @@ class Scheduler:
     def _gather(self) -> None:
         """Let steps that come one after the other begin together, while nothing else is computed.
 
-        Graphs whose steps ended in one pass ask for the next ones within milliseconds. Begun apart, they would need
-        passes of their own until the end of their episodes, which cost nearly as much as those of all. It is not worth
-        more than a pass, and nobody waits where no other sequence is open.
+        Graphs whose steps ended in one pass ask for the next ones within milliseconds. Those that begin a pass earlier
+        also end one earlier, step after step, and a pass of a few rows costs most of one of all. It is not worth more
+        than a pass, and nobody waits where no other sequence is open.
         """
         gap, until = min(GAP, self._pace / 10), time.monotonic() + min(LONGEST_HOLD, self._pace)
-        while len(self._waiting) < self.batch and time.monotonic() < until and self._others_may_come():
+        there = 0
+        while there < len(self._waiting) < self.batch and time.monotonic() < until and self._others_may_come():
+            if self._stopped:
+                return
             there = len(self._waiting)
             self._wake.wait(gap)
-            if len(self._waiting) == there or self._stopped or self._guests:
-                return
 
     def _others_may_come(self) -> bool:
         with self.sequences.lock:
