@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nr_agent.detection.classifier import StepClassifier
 from nr_agent.detection.evidence import classify_pattern, name_channels
-from nr_agent.detection.features import FeatureFamily, StepSignal, tail
+from nr_agent.detection.features import FeatureFamily, StepSignal, share_windows, tail
 from nr_agent.detection.protocol import Look
 from nr_agent.detection.spectrum import WINDOW
 from nr_agent.detection.views import Tokens, Unit, View
@@ -226,9 +226,13 @@ class NeuronObserver:
         if read is None:
             return look
         raw, written, logprobs, entropies = read
-        for level in self.detector.levels:
+        levels = self.detector.levels
+        signals = [self.signal(level, raw, written, logprobs, entropies) for level in levels]
+        share_windows(
+            [one for level, one in zip(levels, signals, strict=True) if "spectral" in level.settings.families]
+        )
+        for level, signal in zip(levels, signals, strict=True):
             name = level.settings.level
-            signal = self.signal(level, raw, written, logprobs, entropies)
             score = float(level.classifier.score(level.settings.view.see([signal]))[0])
             self.history[name] = tail(signal.history, signal.signal)
             look.scores[name] = score
@@ -269,7 +273,7 @@ class NeuronObserver:
         return told
 
     def standing(self, level: LevelDetector, signal: StepSignal) -> dict[str, tuple[float, float]]:
-        """Each feature by name: its value, and how far it is from what is usual, in standard deviations.
+        """The features that stand out most, by name: the value of each, and how many standard deviations it is off.
 
         Where tokens are scored, these are the features of the worst one; without tokens there are none.
         """
@@ -283,7 +287,8 @@ class NeuronObserver:
         else:
             features = seen[0]
         standard = (features - level.classifier.mean) / level.classifier.scale
-        return {name: (float(features[i]), float(standard[i])) for i, name in enumerate(names)}
+        order = standard.abs().topk(min(_FEATURES_SHOWN, len(names))).indices.tolist()
+        return {names[i]: (float(features[i]), float(standard[i])) for i in order}
 
     def _event(
         self,
@@ -296,7 +301,6 @@ class NeuronObserver:
     ) -> FailureEvent:
         name = level.settings.level
         standing = self.standing(level, signal)
-        order = sorted(standing, key=lambda one: -abs(standing[one][1]))[:_FEATURES_SHOWN]
         return FailureEvent.from_state(
             {
                 "id": str(uuid.uuid5(_EVENTS, f"{self.episode_id}:{step}:{name}")),
@@ -309,7 +313,7 @@ class NeuronObserver:
                 "detector": self.detector.id,
                 "evidence": Evidence(
                     channels=self.channels(level, signal, segment.start),
-                    features={one: round(standing[one][0], 4) for one in order},
+                    features={name: round(value, 4) for name, (value, _) in standing.items()},
                     pattern=classify_pattern(torch.cat([signal.history, signal.signal])),
                     text=text.strip()[:200],
                 ).model_dump(),
@@ -339,12 +343,9 @@ def _numbers(values: list[float | None]) -> Tensor:
 
 
 def _summarise(level: Level, values: Tensor, score: float) -> ReadingSummary:
+    lowest, highest = values.aminmax()
+    spread = values.std(0, correction=0).mean()
+    mean, maximum, minimum, std = torch.stack([values.mean(), highest, lowest, spread]).tolist()
     return ReadingSummary(
-        level=level,
-        tokens=len(values),
-        mean=float(values.mean()),
-        maximum=float(values.max()),
-        minimum=float(values.min()),
-        std=float(values.std(0, correction=0).mean()),
-        score=score,
+        level=level, tokens=len(values), mean=mean, maximum=maximum, minimum=minimum, std=std, score=score
     )

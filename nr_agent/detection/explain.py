@@ -21,7 +21,6 @@ from nr_agent.neurons.writes import head_pushes, strongest
 from nr_agent.tokens import END_THINK
 
 _MOVED_BY = 5
-_FEATURES = 6
 
 
 class Moment(Record):
@@ -250,8 +249,6 @@ def _explain_level(
     assert read is not None  # noqa: S101 - the whole line was read
     signal = observer.signal(level, *read)
     settings = level.settings
-    features = observer.standing(level, signal)
-    order = sorted(features, key=lambda name: -abs(features[name][1]))[:_FEATURES]
     return LevelExplanation(
         level=settings.level,
         score=scores[settings.level],
@@ -260,8 +257,8 @@ def _explain_level(
         pattern=classify_pattern(_whole(signal)),
         channels=_channels(model, observer, level, signal, segment.start, values, ids, decode),
         features=[
-            FeatureExplanation(name=name, value=round(features[name][0], 4), z=round(features[name][1], 2))
-            for name in order
+            FeatureExplanation(name=name, value=round(value, 4), z=round(z, 2))
+            for name, (value, z) in observer.standing(level, signal).items()
         ],
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -33,6 +34,7 @@ class StepSignal:
         entropies: `[tokens]` in nats, NaN where a token was forced.
         history: `[WINDOW - 1]`, the group's signal before the step, zeros before there was one.
         signs: `[channels]`, 1 where a channel rises in failing steps, -1 where it falls.
+        windows: `[tokens, 5]`, the spectrum of the window that ends with each token, where it is known already.
     """
 
     values: Tensor
@@ -41,8 +43,9 @@ class StepSignal:
     entropies: Tensor
     history: Tensor
     signs: Tensor
+    windows: Tensor | None = None
 
-    @property
+    @cached_property
     def signal(self) -> Tensor:
         """`[tokens]`: the group's mean reading, each channel turned so that failing is up."""
         return (self.values * self.signs).mean(-1)
@@ -112,6 +115,8 @@ def _spectral(step: StepSignal) -> Tensor:
 
 
 def _windows(step: StepSignal) -> Tensor:
+    if step.windows is not None:
+        return step.windows
     if not len(step.values):
         return step.values.new_zeros(0, len(NAMES))
     return spectral_features(torch.cat([step.history, step.signal]))
@@ -130,6 +135,14 @@ def _confidence(step: StepSignal) -> Tensor:
     # How much less likely the tokens were than a typical draw of their distributions.
     surprise = (-logprobs - entropies).max()
     return torch.stack([logprobs.min(), logprobs.mean(), logprobs[-1], entropies.max(), entropies.mean(), surprise])
+
+
+def share_windows(steps: Sequence[StepSignal]) -> None:
+    """Compute the windows of several signals of one length at once, for all that look at them."""
+    if steps and len(steps[0].values):
+        windows = spectral_features(torch.stack([torch.cat([step.history, step.signal]) for step in steps]))
+        for step, own in zip(steps, windows, strict=True):
+            step.windows = own
 
 
 def tail(history: Tensor, signal: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -38,12 +39,7 @@ class SlidingSpectrum:
         self._window = history.new_zeros(rows, WINDOW, dtype=torch.float64)
         kept = history[:, -WINDOW:].double()
         self._window[:, WINDOW - kept.shape[1] :] = kept
-        angle = -2 * math.pi / WINDOW * torch.arange(WINDOW, dtype=torch.float64, device=history.device)
-        bins = torch.arange(1, WINDOW // 2 + 1, device=history.device)
-        # `[WINDOW, bins]`: row `p` turns what is read at a position congruent to `p`.
-        self._twiddles = torch.polar(torch.ones(1, dtype=torch.float64, device=history.device), angle)[
-            (torch.arange(WINDOW, device=history.device)[:, None] * bins) % WINDOW
-        ]
+        self._twiddles = _twiddles(history.device)
         self._phase = torch.zeros(rows, dtype=torch.long, device=history.device)
         self._since = 0
         self._sums: Tensor
@@ -108,22 +104,32 @@ class SlidingSpectrum:
         self._since = 0
 
 
-def spectral_features(signal: Tensor) -> Tensor:
-    """Features of every window of a signal.
+@lru_cache(maxsize=8)
+def _twiddles(device: torch.device) -> Tensor:
+    """`[WINDOW, bins]`: row `p` turns what is read at a position congruent to `p`."""
+    angle = -2 * math.pi / WINDOW * torch.arange(WINDOW, dtype=torch.float64, device=device)
+    bins = torch.arange(1, WINDOW // 2 + 1, device=device)
+    turned = torch.polar(torch.ones(1, dtype=torch.float64, device=device), angle)
+    return turned[(torch.arange(WINDOW, device=device)[:, None] * bins) % WINDOW]
+
+
+def spectral_features(signals: Tensor) -> Tensor:
+    """Features of every window of a signal, or of several signals of one length.
 
     Args:
-        signal: `[tokens]`, at least `WINDOW` long; in standard deviations.
+        signals: `[tokens]` or `[signals, tokens]`, at least `WINDOW` long; in standard deviations.
 
     Returns:
-        `[tokens - WINDOW + 1, 5]`, a row for each window, in the order of `NAMES`:
+        `[..., tokens - WINDOW + 1, 5]`, a row for each window, in the order of `NAMES`:
         share of the power in the upper half of the spectrum; in its lowest quarter; in its strongest bin;
         entropy of the normalised spectrum, in bits; total variation energy, mean of the squared differences.
 
     Source: the ratios and entropies that arXiv 2604.02972 uses on MoN signals (second-hand); their cut-off
     frequencies are not known, the ones here are ours.
     """
-    before, rest = signal[None, : WINDOW - 1], signal[None, WINDOW - 1 :]
-    return SlidingSpectrum(before).push(rest)[0]
+    rows = signals if signals.ndim > 1 else signals[None]
+    features = SlidingSpectrum(rows[:, : WINDOW - 1]).push(rows[:, WINDOW - 1 :])
+    return features if signals.ndim > 1 else features[0]
 
 
 def spectral_entropy(power: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nr_agent.detection.features import StepSignal, step_features, tail
+from nr_agent.detection.features import StepSignal, share_windows, step_features, tail
 from nr_agent.detection.spectrum import NAMES, WINDOW, SlidingSpectrum, spectral_features
 
 
@@ -100,3 +100,25 @@ def test_steps_one_after_another_see_what_the_whole_trace_shows():
         torch.testing.assert_close(seen[: len(NAMES)], expected[at + length - 1])
         torch.testing.assert_close(seen[len(NAMES) :], expected[at : at + length].max(0).values)
         history, at = tail(history, step.signal), at + length
+
+
+def test_windows_of_several_groups_computed_at_once_are_those_of_each_by_itself():
+    generator = torch.Generator().manual_seed(4)
+    steps, alone = [], []
+    for channels in (3, 1, 8):
+        values = torch.randn(21, channels, generator=generator)
+        read = (values, values, torch.zeros(21), torch.zeros(21), torch.randn(WINDOW - 1, generator=generator))
+        steps.append(StepSignal(*read, torch.ones(channels)))
+        alone.append(step_features(StepSignal(*read, torch.ones(channels)), ["spectral"]))
+    share_windows(steps)
+    for step, expected in zip(steps, alone, strict=True):
+        assert step.windows is not None
+        torch.testing.assert_close(step_features(step, ["spectral"]), expected)
+
+
+def test_groups_without_a_token_have_no_windows():
+    nothing = torch.zeros(0, 2)
+    step = StepSignal(nothing, nothing, torch.zeros(0), torch.zeros(0), torch.zeros(WINDOW - 1), torch.ones(2))
+    share_windows([step])
+    assert not step_features(step, ["spectral"]).any()
+    share_windows([])
