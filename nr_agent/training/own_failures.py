@@ -149,7 +149,7 @@ def _redo_first(traced: Traced, number: int) -> str | None:
 def _redo_multiple(left: Pair, text: str) -> str | None:
     """The largest multiple that goes into what is left, by doubling; None where the step takes it away already."""
     a, b, taken = left
-    if taken is not None or a < 2 * b or not (_MULTIPLE.search(text) or _TIMES.search(text)):
+    if taken is not None or b < 1 or a < 2 * b or not (_MULTIPLE.search(text) or _TIMES.search(text)):
         return None
     claim = f"{a} is {a // b}*{b}" if a % b == 0 else f"{b}*{a // b}={a // b * b}"
     said = re.search(rf"(?<!\d){re.escape(claim)}(?!\d)", text)
@@ -159,6 +159,8 @@ def _redo_multiple(left: Pair, text: str) -> str | None:
 def _redo_calculation(text: str) -> str | None:
     if match := _MULTIPLE.search(text):
         whole, times, divisor = map(int, match.groups())
+        if not times or not divisor:
+            return None  # nobody divides by nothing: there is no way to work it out
         worked, product = work_out(times, "*", divisor), times * divisor
         if product == whole:
             return f"{REDO}{by_doubling(whole, divisor)}. So {whole} is {times}*{divisor}, {RIGHT}"

@@ -52,6 +52,12 @@ def test_a_remedy_works_the_step_out_and_holds_no_slip(problem, steps, ends):
     assert slip(remedy, problem) is None
 
 
+@pytest.mark.parametrize("text", ["0 is 3*0", "0 is 0*5", "12 is 4*0", "So 0 is 0*0"])
+@pytest.mark.parametrize("steps", [["69*2=138", "143-138=5", "69-69=0"], ["143-143=0"]])
+def test_a_division_by_nothing_or_of_nothing_is_not_redone(text, steps):
+    assert redo(traced(DIVISOR, *steps, text), len(steps)) is None
+
+
 @pytest.mark.parametrize("text", ["So the answer is 5.", "Let me see.", "Let me try another way. 2+5=7"])
 def test_what_claims_nothing_of_its_own_is_not_redone(text):
     assert redo(traced("Sum", text), 0) is None
