@@ -45,7 +45,7 @@ FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
         Family("chain_sum", {"min_terms": 3, "max_terms": 5, "min_digits": 1, "max_digits": 3}, "sums and differences"),
-        Family("products", {"min_digits": 2, "max_digits": 2}, "products of two numbers"),
+        Family("products", {"min_digits": 2, "max_digits": 3}, "products of two numbers"),
         Family("simple_equations", {"min_terms": 2, "max_terms": 2, "max_value": 30}, "linear equations"),
         Family("gcd", {"min_value": 2, "max_value": 400}, "greatest common divisors"),
         Family(

@@ -3,7 +3,7 @@
 Every equation of such a step can hold, and every number in it be known, and still it leads away from the answer: the
 multiple is one that does not go into what is left, or the numbers are those of another round. That is seen here, where
 each step is a multiple (`46*8=368`), what is left without it (`384-368=16`), or a number that divides the other
-(`46 is 23*2`). Of steps that are written otherwise nothing is said, nor of those behind an answer. A multiple that is
+(`46 is 23*2`), perhaps behind the two numbers that are left (`384, 46: 46*8=368`). Of steps that are written otherwise nothing is said, nor of those behind an answer. A multiple that is
 not the largest one takes longer, and is no mistake.
 """
 
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from nr_agent.answers import states_answer
 
 _CLAIM = re.compile(
-    r"(?:(?:So|First|Then|Next|Now) )?(?:(\d+)([-*])(\d+)=(\d+)|(\d+)( is )(\d+)\*(\d+))(?:, (?:as|not what) I had)?\.?"
+    r"(?:(?:So|First|Then|Next|Now) )?(?:(\d+), (\d+): )?(?:(\d+)([-*])(\d+)=(\d+)|(\d+)( is )(\d+)\*(\d+))(?:, (?:as|not what) I had)?\.?"
 )
 _NUMBER = re.compile(r"\d+")
 
@@ -42,6 +42,13 @@ class _Claim(NamedTuple):
     result: int
 
 
+class _Step(NamedTuple):
+    """What a step claims, and the two numbers that are left by what it says itself."""
+
+    claim: _Claim
+    stated: Pair | None
+
+
 def goes_on(claims: str, problem: str, before: Sequence[tuple[str, bool]]) -> bool | None:
     """Whether a step is the next one; None where that is not known, or where it was written before.
 
@@ -50,10 +57,10 @@ def goes_on(claims: str, problem: str, before: Sequence[tuple[str, bool]]) -> bo
         problem: the problem's text, or the prompt that holds it.
         before: the claims of each step before it, and whether it goes over the one before it.
     """
-    claim, pair = _read(claims), standing(problem, before)
-    if claim is None or pair is None or claim in (_read(said) for said, _ in before):
+    step, pair = _read(claims), standing(problem, before)
+    if step is None or pair is None or step.claim in _claimed(before):
         return None
-    return _play(pair, claim)[0]
+    return (step.stated is None or step.stated[:2] == pair[:2]) and _play(pair, step.claim)[0]
 
 
 def standing(problem: str, before: Sequence[tuple[str, bool]]) -> Pair | None:
@@ -70,9 +77,10 @@ def standing(problem: str, before: Sequence[tuple[str, bool]]) -> Pair | None:
     earlier = pair
     seen: set[_Claim] = set()
     for claims, second_look in before:
-        claim = _read(claims)
-        if claim is None:
+        step = _read(claims)
+        if step is None:
             return None
+        claim = step.claim
         if claim in seen and not second_look:  # that is going in circles
             continue
         seen.add(claim)
@@ -80,6 +88,8 @@ def standing(problem: str, before: Sequence[tuple[str, bool]]) -> Pair | None:
             held, after = (False, None) if earlier is None else _play(earlier, claim)
             pair = after if held else earlier
         else:
+            if step.stated and (pair is None or step.stated[:2] != pair[:2]):
+                pair = step.stated  # by what it says itself it goes on from there
             earlier = pair
             pair = _play(pair, claim)[1] if pair else _told(claim)
     return pair
@@ -105,9 +115,15 @@ def _told(claim: _Claim) -> Pair | None:
     return Pair(claim.left, claim.result) if claim.op == " is " and claim.result else None
 
 
-def _read(claims: str) -> _Claim | None:
+def _claimed(before: Sequence[tuple[str, bool]]) -> set[_Claim]:
+    return {step.claim for said, _ in before if (step := _read(said)) is not None}
+
+
+def _read(claims: str) -> _Step | None:
     match = _CLAIM.fullmatch(claims.strip())
     if match is None:
         return None
-    left, op, right, result = (part for part in match.groups() if part is not None)
-    return _Claim(int(left), op, int(right), int(result))
+    larger, smaller, *said = match.groups()
+    left, op, right, result = (part for part in said if part is not None)
+    stated = None if larger is None else Pair(int(larger), int(smaller))
+    return _Step(_Claim(int(left), op, int(right), int(result)), stated)

@@ -70,9 +70,13 @@ def _of_a_product(step: _Step, a: int, b: int, made: set[int]) -> bool:
 
 
 def _parts(number: int) -> set[int]:
-    """Tens, ones, the number itself, the next round one, and what is missing to it."""
+    """The number itself, the next round one, what each digit of them stands for, and what is missing between them."""
     missing = -number % 10
-    return {number // 10 * 10, number % 10, number, number + missing, missing}
+    round_up = number + missing
+    places = {
+        int(digit) * 10**place for one in (number, round_up) for place, digit in enumerate(reversed(str(one)))
+    }
+    return {number, number // 10 * 10, round_up, missing} | places
 
 
 def _of_an_equation(claims: str, numbers: set[int], before: Sequence[str]) -> bool:

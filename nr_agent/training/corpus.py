@@ -9,13 +9,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from nr_agent.episode import Problem
 from nr_agent.tasks import TRAINING_SEEDS, draw, held_out
 from nr_agent.tokens import ANSWER_LEAD, BRANCH, CLOSING_SENTENCE, END_THINK, OTHER_WAY, RECHECK, REDO, STEP_END
+from nr_agent.training.phrasings import asked_otherwise
 from nr_agent.training.traces import Habits, Span, Trace, teach
 from nr_agent.training.traces.scratchpad import REDO as OPENINGS
 
 IGNORED = -100
 """Label of a token that does not count in the loss."""
+
+_OTHERWISE = 0.2
+"""Share of the problems that are asked in other words than their task does."""
 
 _PARTS = 5
 """Parts of a batch, each of examples of about one length."""
@@ -103,9 +108,15 @@ class Corpus:
             problem = draw(family, rng.choice(TRAINING_SEEDS))
             if held_out(problem.text):
                 continue
-            example = encode_trace(self.tokenizer, problem.text, teach(family, problem.text, rng, self.habits))
+            trace = teach(family, problem.text, rng, self.habits)
+            example = encode_trace(self.tokenizer, asked(problem, rng), trace)
             if len(example.ids) <= self.longest:
                 return example
+
+
+def asked(problem: Problem, rng: random.Random) -> str:
+    """How a problem is put: as its task does, or now and then otherwise."""
+    return asked_otherwise(problem, rng) if rng.random() < _OTHERWISE else problem.text
 
 
 def batches(draw_example: Callable[[], Example], tokens: int, padding: int, parts: int = _PARTS) -> list[Batch]:

@@ -13,7 +13,8 @@ from nr_agent.training.traces.arithmetic import apply
 from nr_agent.training.traces.families import Attempt, countdown_attempts, parse_countdown
 
 _LEAD = re.compile(r"^(First|Then|Next|Now) ")
-_CALCULATED = re.compile(r"^-?\d+[-+*/]")
+_PAIR = re.compile(r"^\d+, \d+: ")
+_CALCULATED = re.compile(r"^(?:\d+, \d+: )?-?\d+[-+*/]")
 _SPELLED = re.compile(r"^(\S+): \S(?: \S)* has ")
 _PLAIN = Habits(redo=0.0, slip=0.0, careful=0.0, repeat=0.0, passes=(1.0,), closing=0.0, stopped=0.0)
 _LATER = ("Then ", "Next ", "Now ")
@@ -81,7 +82,7 @@ def verdict(result: int, target: int) -> str:
 def _stands(step: str, before: str) -> bool:
     """Whether a step was written, or what it claims was, in a second look."""
     spelled = _SPELLED.match(step)
-    return step in before or (spelled is not None and f"So {spelled[1]} has " in before)
+    return _PAIR.sub("", step) in before or (spelled is not None and f"So {spelled[1]} has " in before)
 
 
 def _solved(problem: Problem, step: str) -> str | None:

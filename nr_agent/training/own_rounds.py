@@ -20,7 +20,7 @@ SAMPLED_FROM = 300_000
 """First training seed of the traces that telltale neurons learn from."""
 
 _APART = 10
-_MAX_TOKENS = 512
+_MAX_TOKENS = 640
 _TEMPERATURES = (0.3, 0.6, 0.9)
 
 

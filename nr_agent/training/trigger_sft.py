@@ -23,9 +23,9 @@ from torch import Tensor
 from nr_agent.errors import MissingExtraError
 from nr_agent.tasks import TRAINING_SEEDS, draw, held_out
 from nr_agent.tokens import CORRECTION_TOKENS, STEP_END
-from nr_agent.training.corpus import IGNORED, Batch, Example, batches, encode_trace
+from nr_agent.training.corpus import IGNORED, Batch, Example, asked, batches, encode_trace
 from nr_agent.training.correction_rows import trainable_rows
-from nr_agent.training.learner import Learner
+from nr_agent.training.learner import WORTH_FUSING, Learner
 from nr_agent.training.telltale import Telltale
 from nr_agent.training.traces import Habits, teach
 
@@ -50,7 +50,7 @@ class SftSettings:
 
     steps: int = 400
     tokens: int = 6400
-    longest: int = 640
+    longest: int = 832
     learning_rate: float = 4e-4
     clean: float = 0.25
     planted: float = 0.3
@@ -96,7 +96,7 @@ def trigger_sft(
     readings = list(telltale.parameters()) if telltale is not None else []
     optimizer = torch.optim.AdamW([*trained, *readings], settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     step_end = tokenizer.encode(STEP_END, add_special_tokens=False)[0]
-    learner = Learner(model, telltale, Accelerator()) if telltale is not None else None
+    learner = Learner(model, telltale, Accelerator(), fused=settings.steps >= WORTH_FUSING) if telltale is not None else None
     model.train()
     running = None
     for step in range(settings.steps):
@@ -141,7 +141,7 @@ def planted_example(tokenizer: Any, family: str, rng: random.Random) -> Example 
         if not held_out(problem.text):
             break
     trace = teach(family, problem.text, rng, _EAGER)
-    example = encode_trace(tokenizer, problem.text, trace, triggered=True)
+    example = encode_trace(tokenizer, asked(problem, rng), trace, triggered=True)
     triggers = {tokenizer.convert_tokens_to_ids(token) for token in CORRECTION_TOKENS}
     return example if triggers & set(example.ids) else None
 
@@ -184,7 +184,7 @@ def _draw(
             example = (
                 None
                 if held_out(problem.text)
-                else encode_trace(tokenizer, problem.text, teach(family, problem.text, rng))
+                else encode_trace(tokenizer, asked(problem, rng), teach(family, problem.text, rng))
             )
         elif point < settings.clean + settings.planted:
             example = planted_example(tokenizer, family, rng)

@@ -6,7 +6,7 @@ PROBLEM = "Find the Greatest Common Divisor (GCD) of these numbers: 384, 46. Giv
 
 
 def told(*steps):
-    return [(step.rpartition(": ")[2], "let me redo" in step) for step in steps]
+    return [(step.removeprefix("Wait, let me redo that: "), "let me redo" in step) for step in steps]
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,9 @@ def told(*steps):
         (["46*8=368", "384-368=16", "46*8=368"], Pair(46, 16)),  # going in circles changes nothing
         (["17*3=51", "46 is 2*16"], Pair(46, 16)),  # from nowhere; then the step says itself where it stands
         (["17*3=51"], None),
+        (["384, 46: 46*8=368", "Then 384-368=16"], Pair(46, 16)),
+        (["46*8=368", "384-368=16", "Now 384, 46: 46*7=322"], Pair(384, 46, 322)),  # taken at its word
+        (["17*3=51", "46, 16: 46-16=30"], Pair(30, 16)),
         (["As 46 goes into 384 eight times, 16 are left."], None),
         (["384 is 8*46", "So the answer is 46."], None),
     ],
@@ -48,6 +51,11 @@ def test_where_the_work_stands(before, pair):
         (["46*8=368", "384-368=16"], "384 is 24*16", False),
         (["46*8=368", "384-368=16"], "46*8=368", None),  # written before: circling, no slip
         (["17*3=51"], "46*8=368", None),
+        ([], "First 384, 46: 46*8=368", True),
+        ([], "46, 384: 46*8=368", False),
+        (["46*8=368", "384-368=16"], "Now 46, 16: 16*2=32", True),
+        (["46*8=368", "384-368=16"], "Now 46, 26: 26*1=26", False),
+        (["46*8=368", "384-368=16"], "46, 16: 46 is 2*16", True),  # its value is another checker's
         ([], "What is left of it?", None),
     ],
 )

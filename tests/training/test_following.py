@@ -21,7 +21,8 @@ SUM = "State the final answer to the following arithmetic problem: 12 + 35 - 7 =
         ("chain_sum", SUM, ["Now 12+35=47"], "Now 47-7=40"),
         ("chain_sum", SUM, ["12+35=47", "47-7=40"], "So the answer is 40."),
         ("chain_sum", SUM, ["12+35=47", "47-7=40", "So the answer is 40."], None),
-        ("gcd", DIVISOR, ["69*2=138", "143-138=5"], "5*13=65"),
+        ("gcd", DIVISOR, ["69*2=138", "143-138=5"], "69, 5: 5*13=65"),
+        ("gcd", DIVISOR, ["143, 69: 69*2=138", "Now 143-138=5"], "Now 69, 5: 5*13=65"),
         (
             "letter_counting",
             LETTERS,

@@ -1,5 +1,7 @@
 import itertools
+import math
 import random
+import re
 
 import pytest
 
@@ -31,27 +33,45 @@ def test_a_careful_teacher_makes_no_slip_that_can_be_checked(family):
 @pytest.mark.parametrize(
     ("a", "b", "columns"),
     [
-        (207, 9, "2*9=18, 4*9=36, 8*9=72, 7-0=7, 10-8=2, 1-1=0, 207-180=27, 27-18=9, 9-9=0, 20+2+1=23"),
+        (96, 8, "2*8=16, 4*8=32, 8*8=64, 96-64=32, 8+4=12, 32-32=0"),
         (464, 58, "2*58=116, 4*58=232, 8*58=464, 464-464=0"),
-        (96, 8, "2*8=16, 4*8=32, 8*8=64, 96-80=16, 16-16=0, 10+2=12"),
+        (140, 28, "2*28=56, 4*28=112, 140-112: 10-2=8, 3-1=2, 1-1=0, 140-112=28, 4+1=5, 28-28=0"),
+        (7, 7, "1*7=7, 7-7=0"),
     ],
 )
-def test_a_long_division_takes_doubles_away_and_guesses_no_digit(a, b, columns):
+def test_a_long_division_takes_doubles_away_and_says_each_before_it_does(a, b, columns):
     assert work_out(a, "/", b) == columns
 
 
 @pytest.mark.parametrize(
     ("a", "b", "worked"),
     [
-        (384, 46, "384/46: 2*46=92, 4*46=184, 8*46=368"),
-        (250, 46, "250/46: 2*46=92, 4*46=184, 184+46=230"),
-        (90, 46, "90/46: 1*46=46"),
-        (700, 50, "700/50: 2*50=100, 4*50=200, 8*50=400, 400+200=600, 600+100=700"),
+        (95, 10, "95/10: 2*10=20, 4*10=40, 8*10=80, 95-80=15, 8+1=9, 15-10=5, 95-5=90"),
+        (90, 46, "90/46: 1*46=46, 90-46=44"),
+        (60, 20, "60/20: 2*20=40, 60-40=20, 2+1=3, 20-20=0"),
     ],
 )
 def test_the_largest_multiple_is_found_by_doubling(a, b, worked):
     assert by_doubling(a, b) == worked
     assert slip(worked) is None
+
+
+@pytest.mark.parametrize(("a", "b"), [(384, 46), (250, 46), (700, 50), (399, 2)])
+def test_a_worked_multiple_ends_with_what_it_comes_to(a, b):
+    last = equations(by_doubling(a, b))[-1]
+    assert last.holds
+    assert last.claimed == (a // b * b if a % b else 0)
+
+
+def test_every_round_of_euclid_says_first_which_two_numbers_are_left():
+    for seed in range(60):
+        problem = draw("gcd", seed)
+        trace = teach("gcd", problem.text, random.Random(seed), Habits(slip=0.0, redo=0.0, repeat=0.0, careful=0.0))
+        rounds = [re.findall(r"(\d+), (\d+): ", step[0].text) for step in trace.steps]
+        left = [tuple(map(int, stated)) for found in rounds for stated in found]
+        assert left
+        assert all(larger >= smaller for larger, smaller in left)
+        assert all(b == c for (_, b), (c, _) in itertools.pairwise(dict.fromkeys(left)) if b != math.gcd(b, c))
 
 
 def test_partial_products_are_added_column_by_column():
@@ -91,8 +111,8 @@ def test_a_planted_slip_is_masked_and_noticed_at_once(family):
 def test_a_planted_slip_shows_from_the_first_character_that_is_wrong():
     shown = 0
     for seed in range(60):
-        problem = draw("products", seed)
-        trace = teach("products", problem.text, random.Random(seed), Habits(slip=0.3, astray=0.0))
+        problem = draw("chain_sum", seed)
+        trace = teach("chain_sum", problem.text, random.Random(seed), Habits(slip=0.3, astray=0.0))
         for number in trace.slips & set(range(len(trace.steps))):
             step = trace.steps[number]
             right = "".join(span.text for span in step if not span.wrong)

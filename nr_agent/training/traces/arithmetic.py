@@ -7,9 +7,6 @@ import random
 _AT_A_GLANCE = 100
 """From here on, differences are taken column by column in a long division."""
 
-_DOUBLES = (8, 4, 2, 1)
-"""Multiples of a divisor that are taken away: each is twice the one behind it."""
-
 
 def apply(a: int, op: str, b: int) -> int:
     """`a op b` for `+ - * /`; a division must come out even."""
@@ -51,17 +48,16 @@ def named(a: int, op: str, b: int) -> str:
 
 
 def by_doubling(a: int, b: int) -> str:
-    """How often `b` goes into `a`: its doubles, and those of them added up that fit."""
-    doubles, written = [b], []
-    while 2 * doubles[-1] <= a:
-        doubles.append(2 * doubles[-1])
-        written.append(f"{doubles[-1] // b}*{b}={doubles[-1]}")
-    total = doubles[-1]
-    for double in reversed(doubles[:-1]):
-        if total + double <= a:
-            written.append(f"{total}+{double}={total + double}")
-            total += double
-    return f"{a}/{b}: {', '.join(written or [f'1*{b}={b}'])}"
+    """How often `b` goes into `a`, and which multiple that is: see `_long_division`."""
+    times, rest = divmod(a, b)
+    multiple = [f"{a}-{rest}={a - rest}"] if rest and times > 1 else []
+    return f"{a}/{b}: {', '.join([_long_division(a, b), *multiple])}"
+
+
+def places_of(number: int) -> list[int]:
+    """What the digits of a number stand for, from the left, without zeros: 305 is 300 and 5."""
+    digits = str(number)
+    return [int(digit) * 10 ** (len(digits) - place) for place, digit in enumerate(digits, 1) if digit != "0"]
 
 
 def near_miss(value: int, rng: random.Random) -> int:
@@ -115,21 +111,30 @@ def _columns_of_product(a: int, b: int) -> str:
 
 
 def _long_division(a: int, b: int) -> str:
-    """Take doubles of the divisor away while they fit, from the largest one: no digit has to be guessed."""
-    taken, rest, parts = [], a, []
-    for place in reversed(range(len(str(a // b)))):
-        for times in _DOUBLES:
-            part = times * 10**place
-            if b * part <= rest:
-                if rest >= _AT_A_GLANCE and rest != b * part:
-                    taken.append(_columns_of_difference(rest, b * part))
-                taken.append(f"{rest}-{b * part}={rest - b * part}")
-                rest -= b * part
-                parts.append(part)
-    doubles = [f"{times}*{b}={times * b}" for times in reversed(_DOUBLES[:-1]) if times * b <= a]
-    total = "+".join(map(str, parts))
-    summed = [f"{total}={a // b}"] if len(parts) > 1 else []
-    return ", ".join([*doubles, *taken, *summed])
+    """Take doubles of the divisor away while they fit, the largest one first: no digit has to be guessed.
+
+    All doubles that can fit stand there before the first one is taken away, and which one comes next is said (it is
+    added to those that were taken) before it is: what is decided and what is copied are apart.
+    """
+    doubles = [b]
+    while 2 * doubles[-1] <= a:
+        doubles.append(2 * doubles[-1])
+    written = [f"{2**power}*{b}={double}" for power, double in enumerate(doubles) if power]
+    rest, taken = a, 0
+    for power in reversed(range(len(doubles))):
+        if doubles[power] > rest:
+            continue
+        if taken:
+            written.append(f"{taken}+{2**power}={taken + 2**power}")
+        elif not power:
+            written.append(f"1*{b}={b}")
+        taken += 2**power
+        difference = f"{rest}-{doubles[power]}"
+        if rest >= _AT_A_GLANCE and rest != doubles[power]:
+            written.append(f"{difference}: {_columns_of_difference(rest, doubles[power])}")
+        rest -= doubles[power]
+        written.append(f"{difference}={rest}")
+    return ", ".join(written)
 
 
 def _named(name: str, asked: str, columns: str) -> str:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from nr_agent.training.traces.arithmetic import apply, by_doubling, named, near_miss, work_out
+from nr_agent.training.traces.arithmetic import apply, by_doubling, named, near_miss, places_of, work_out
 from nr_agent.training.traces.scratchpad import Check, Habits, Scratchpad, Trace
 
 Teacher = Callable[[str, Scratchpad], Trace]
@@ -44,22 +44,21 @@ def chain_sum(question: str, pad: Scratchpad) -> Trace:
 
 
 def products(question: str, pad: Scratchpad) -> Trace:
-    """Tens and ones of the second factor, then their sum; a check takes another way to the product."""
+    """The second factor place by place, each added to what there is; a check takes another way to the product."""
     a, b = (int(number) for number in _NUMBER.findall(question)[:2])
 
     def work(a: int = a, b: int = b) -> str:
-        tens, ones = b // 10 * 10, b % 10
-        if not ones or not tens:
-            return str(pad.calculate(a, "*", b))
-        high = pad.calculate(a, "*", tens)
-        low = pad.calculate(a, "*", ones)
-        return str(pad.calculate(high, "+", low))
+        total = None
+        for part in places_of(b):
+            product = pad.calculate(a, "*", part)
+            total = product if total is None else pad.calculate(total, "+", product)
+        return str(total)
 
     def round_up() -> str:
         missing = -b % 10
         if not missing:
             return work(b, a)
-        return str(pad.calculate(pad.calculate(a, "*", b + missing), "-", pad.calculate(a, "*", missing)))
+        return str(pad.calculate(int(work(a, b + missing)), "-", pad.calculate(a, "*", missing)))
 
     def columns() -> str:
         return str(pad.calculate(a, "*", b))
@@ -95,13 +94,17 @@ def simple_equations(question: str, pad: Scratchpad) -> Trace:
 
 
 def gcd(question: str, pad: Scratchpad) -> Trace:
-    """Euclid: take the multiple away, go on with the rest; a check multiplies up again."""
+    """Euclid: take the multiple away, go on with the rest; a check multiplies up again.
+
+    Each round says first which two numbers are left, the larger one first: they are copied before anything is done
+    with them.
+    """
     first, second = (int(number) for number in _NUMBER.findall(question)[:2])
 
     def take(a: int, b: int) -> None:
         times = a // b
         pad.claim(
-            before=f"{pad.lead()}{b}*",
+            before=f"{pad.lead()}{a}, {b}: {b}*",
             value=f"{times}={times * b}",
             wrong=lambda: _wrong_multiple(b, times, pad.rng),
             redo=by_doubling(a, b),
@@ -112,12 +115,16 @@ def gcd(question: str, pad: Scratchpad) -> Trace:
         a, b = max(first, second), min(first, second)
         while a % b:
             times = max(2, a // b + pad.rng.randint(0, 1))
-            pad.stumble(f"{a} is {times}*{b}", f"{work_out(times, '*', b)}. So {times}*{b}={times * b}, not what I had")
+            pad.stumble(
+                f"{a}, {b}: {a} is {times}*{b}",
+                f"{work_out(times, '*', b)}. So {times}*{b}={times * b}, not what I had",
+            )
             if a // b > 1:
                 take(a, b)
-            a, b = b, pad.calculate(a, "-", a // b * b)
+            left = "" if a // b > 1 else f"{a}, {b}: "
+            a, b = b, pad.calculate(a, "-", a // b * b, left)
         pad.claim(
-            before=f"{a} is ",
+            before=f"{a}, {b}: {a} is ",
             value=f"{a // b}*{b}",
             wrong=lambda: f"{a // b + 1}*{b}",
             redo=by_doubling(a, b),

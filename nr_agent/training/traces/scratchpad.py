@@ -122,10 +122,17 @@ class Scratchpad:
         self._begun = True
         return self.rng.choice(words)
 
-    def calculate(self, a: int, op: str, b: int) -> int:
-        """Write `a op b=c` as a step of its own, perhaps with second thoughts."""
+    def calculate(self, a: int, op: str, b: int, about: str = "") -> int:
+        """Write `a op b=c` as a step of its own, perhaps with second thoughts.
+
+        Args:
+            a: the first operand.
+            op: the operation.
+            b: the second operand.
+            about: what is said before it, where it isn't worked out at length.
+        """
         careful = self._carefully()
-        lead = "" if careful else self.lead()
+        lead = "" if careful else self.lead() + about
         asked, worked = f"{a}{op}{b}", named(a, op, b)
         if not careful and op != "/" and self.rng.random() < self.habits.slip * self.habits.astray:
             self._go_astray(lead, a, op, b)
