@@ -301,6 +301,7 @@ class NeuronObserver:
     ) -> FailureEvent:
         name = level.settings.level
         standing = self.standing(level, signal)
+        spectrum = None if signal.windows is None else signal.windows[-1]
         return FailureEvent.from_state(
             {
                 "id": str(uuid.uuid5(_EVENTS, f"{self.episode_id}:{step}:{name}")),
@@ -314,7 +315,7 @@ class NeuronObserver:
                 "evidence": Evidence(
                     channels=self.channels(level, signal, segment.start),
                     features={name: round(value, 4) for name, (value, _) in standing.items()},
-                    pattern=classify_pattern(torch.cat([signal.history, signal.signal])),
+                    pattern=classify_pattern(torch.cat([signal.history, signal.signal]), spectrum),
                     text=text.strip()[:200],
                 ).model_dump(),
             }

@@ -34,15 +34,16 @@ def name_channels(values: Tensor, addresses: Sequence[str], start: int) -> list[
     ]
 
 
-def classify_pattern(signal: Tensor) -> Literal["spike", "period", "collapse", "shift"]:
+def classify_pattern(signal: Tensor, spectrum: Tensor | None = None) -> Literal["spike", "period", "collapse", "shift"]:
     """How a group's signal moved over the last window: in one jump, in a rhythm, downward, or to another level.
 
     Args:
         signal: `[tokens]`, standardised, at least `WINDOW` long.
+        spectrum: `[5]`, the features of its last window, where they are known already.
     """
     window = signal[-WINDOW:]
     spread = float(window.std(correction=0)) or 1.0
-    high, _, dominant, _, _ = spectral_features(window)[0].tolist()
+    high, _, dominant, _, _ = (spectral_features(window)[0] if spectrum is None else spectrum).tolist()
     if float((window - window.median()).abs().max()) > 3 * spread and high > 0.4:
         return "spike"
     if dominant > 0.45:

@@ -62,7 +62,7 @@ def is_second_look(text: str) -> bool:
 
 def numbers_left(problem: str, before: Sequence[str]) -> Pair | None:
     """The two numbers that a common divisor is looked for of, behind some steps; None where that is not known."""
-    return standing(problem, _said(before))
+    return standing(problem, _said(before)) if _DIVISOR.search(problem) else None
 
 
 def _said(steps: Sequence[str]) -> list[tuple[str, bool]]:

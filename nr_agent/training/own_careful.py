@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from nr_agent.answers import states_answer
-from nr_agent.detection.grounding import grounded, is_second_look
+from nr_agent.detection.grounding import grounded, is_second_look, numbers_left
 from nr_agent.detection.labels import label_trace, slip
 from nr_agent.detection.traces import Traced
 from nr_agent.tasks import held_out
@@ -83,6 +83,9 @@ def careful_step(traced: Traced, number: int, slipped: bool, known: bool, rng: r
     careful = _NOTHING_ADDED.sub("", careful)
     if (named := _ONE.search(careful)) and not _NAMED.match(careful):
         careful = f"{named[1]}: {careful}"
+    left = numbers_left(traced.problem.text, before)
+    if left is not None and left.multiple is None:  # a round of Euclid's begins
+        careful = f"{left.larger}, {left.smaller}: {careful}"
     return None if slip(careful, traced.problem.text, before) else careful
 
 

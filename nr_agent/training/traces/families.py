@@ -109,6 +109,7 @@ def gcd(question: str, pad: Scratchpad) -> Trace:
             wrong=lambda: _wrong_multiple(b, times, pad.rng),
             redo=by_doubling(a, b),
             restate=f"So {b}*",
+            careful=f"{a}, {b}: {by_doubling(a, b)}",
         )
 
     def work() -> str:
@@ -129,6 +130,7 @@ def gcd(question: str, pad: Scratchpad) -> Trace:
             wrong=lambda: f"{a // b + 1}*{b}",
             redo=by_doubling(a, b),
             restate=f"So {a} is ",
+            careful=f"{a}, {b}: {by_doubling(a, b)}",
         )
         return str(b)
 

@@ -129,7 +129,7 @@ class Scratchpad:
             a: the first operand.
             op: the operation.
             b: the second operand.
-            about: what is said before it, where it isn't worked out at length.
+            about: what is said before it.
         """
         careful = self._carefully()
         lead = "" if careful else self.lead() + about
@@ -145,7 +145,7 @@ class Scratchpad:
                 wrong=lambda: str(near_miss(apply(a, op, b), self.rng)),
                 redo=work_out(a, op, b),
                 restate=f"So {asked}=",
-                careful=worked,
+                careful=about + worked,
                 at_length=careful,
             )
         )
