@@ -60,8 +60,9 @@ from which on every trial answer is the final one; *circling* is a step that bri
 {table}
 
 ## Limits
-It reads these families' wordings only. A number that is known but stands in the wrong place is not counted as a slip,
-though it makes answers wrong. It was never run on a GPU.
+It reads these families' wordings, and a few others in which people ask for the same (`nr_agent.training.phrasings`).
+A number that is known but stands in the wrong place is not counted as a slip, though it makes answers wrong. It was
+never run on a GPU.
 """
 
 
