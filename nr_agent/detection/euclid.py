@@ -3,8 +3,8 @@
 Every equation of such a step can hold, and every number in it be known, and still it leads away from the answer: the
 multiple is one that does not go into what is left, or the numbers are those of another round. That is seen here, where
 each step is a multiple (`46*8=368`), what is left without it (`384-368=16`), or a number that divides the other
-(`46 is 23*2`), perhaps behind the two numbers that are left (`384, 46: 46*8=368`). Of steps that are written otherwise nothing is said, nor of those behind an answer. A multiple that is
-not the largest one takes longer, and is no mistake.
+(`46 is 23*2`), perhaps behind the two numbers that are left (`384, 46: 46*8=368`). Of steps that are written otherwise
+nothing is said, nor of those behind an answer. A multiple that is not the largest one takes longer, and is no mistake.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import NamedTuple
 from nr_agent.answers import states_answer
 
 _CLAIM = re.compile(
-    r"(?:(?:So|First|Then|Next|Now) )?(?:(\d+), (\d+): )?(?:(\d+)([-*])(\d+)=(\d+)|(\d+)( is )(\d+)\*(\d+))(?:, (?:as|not what) I had)?\.?"
+    r"(?:(?:So|First|Then|Next|Now) )?(?:(\d+), (\d+): )?"
+    r"(?:(\d+)([-*])(\d+)=(\d+)|(\d+)( is )(\d+)\*(\d+))(?:, (?:as|not what) I had)?\.?"
 )
 _NUMBER = re.compile(r"\d+")
 

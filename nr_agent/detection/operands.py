@@ -73,9 +73,7 @@ def _parts(number: int) -> set[int]:
     """The number itself, the next round one, what each digit of them stands for, and what is missing between them."""
     missing = -number % 10
     round_up = number + missing
-    places = {
-        int(digit) * 10**place for one in (number, round_up) for place, digit in enumerate(reversed(str(one)))
-    }
+    places = {int(digit) * 10**place for one in (number, round_up) for place, digit in enumerate(reversed(str(one)))}
     return {number, number // 10 * 10, round_up, missing} | places
 
 

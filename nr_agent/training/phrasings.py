@@ -1,6 +1,6 @@
 """The same problem in other words: what people type, beside what a benchmark asks.
 
-A model that saw one phrasing a family takes the numbers of a question that is put otherwise for those of another family.
+A model that saw one phrasing a family takes the numbers of a question that is put otherwise for another family's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ _ASKED: dict[str, tuple[str, ...]] = {
         "What is {0} times {1}?",
         "Multiply {0} by {1}.",
     ),
-    "simple_equations": ("Solve {0}", "Solve {0} for {1}.", "What is {1} if {0}?", "{0}. What is {1}?", "Find {1}: {0}"),
+    "simple_equations": (
+        "Solve {0}",
+        "Solve {0} for {1}.",
+        "What is {1} if {0}?",
+        "{0}. What is {1}?",
+        "Find {1}: {0}",
+    ),
     "gcd": (
         "What is the greatest common divisor of {0} and {1}?",
         "What is the gcd of {0} and {1}?",

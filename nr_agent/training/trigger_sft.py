@@ -96,7 +96,9 @@ def trigger_sft(
     readings = list(telltale.parameters()) if telltale is not None else []
     optimizer = torch.optim.AdamW([*trained, *readings], settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     step_end = tokenizer.encode(STEP_END, add_special_tokens=False)[0]
-    learner = Learner(model, telltale, Accelerator(), fused=settings.steps >= WORTH_FUSING) if telltale is not None else None
+    learner = (
+        Learner(model, telltale, Accelerator(), fused=settings.steps >= WORTH_FUSING) if telltale is not None else None
+    )
     model.train()
     running = None
     for step in range(settings.steps):

@@ -43,7 +43,10 @@ def test_a_fifth_of_the_problems_of_a_training_batch_is_asked_in_other_words():
     tokenizer = train_tokenizer()
     corpus = Corpus(tokenizer, longest=512)
     texts = [
-        tokenizer.decode(row) for index in range(12) for part in corpus.batch(index, 3000, {"products": 1.0}) for row in part.ids
+        tokenizer.decode(row)
+        for index in range(12)
+        for part in corpus.batch(index, 3000, {"products": 1.0})
+        for row in part.ids
     ]
     plain = sum("Solve the following multiplication" in text for text in texts) / len(texts)
     assert 0.65 < plain < 0.95
