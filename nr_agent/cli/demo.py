@@ -13,6 +13,6 @@ class Demo(NamedTuple):
 
 
 DEMOS = (
-    Demo("State the final answer to the following arithmetic problem: 48 + 78 + 46 + 59 - 33 =", 1_800_007),
-    Demo("Solve the following multiplication: 46 * 72. Give only the result as your final answer.", 1_800_001),
+    Demo("State the final answer to the following arithmetic problem: 62 + 20 + 93 + 32 =", 1_800_000),
+    Demo('How many times does the letter "r" appear in the text: "strawberry jam is very dear"?', 1_800_002),
 )

@@ -25,7 +25,7 @@ from nr_agent.training.telltale import Telltale, last_tokens
 # Kernels are kept for every shape that rows come in.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
-WORTH_FUSING = 250
+WORTH_FUSING = 500
 """Optimiser steps from which on compiling takes less time than it saves."""
 
 _DENSE = "nr_agent_dense"

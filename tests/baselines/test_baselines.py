@@ -133,7 +133,7 @@ def test_deer_stops_at_the_first_trial_answer_above_its_threshold(solve, problem
 
 
 def test_deer_that_is_never_sure_asks_so_often_and_leaves_the_model_alone(solve):
-    problem = "Determine the value of q that satisfies: 5*q + 8 = 33"  # the model turns twice there
+    problem = "Determine the value of q that satisfies: 6*q + 5 = 47"  # the model turns twice there
     bare, run = solve(Vanilla(), problem), solve(Deer(words=TURNS, threshold=1.1, max_checks=2), problem)
     assert len(run.probes) == 2 and all(len(probe.ids) <= 13 + 20 for probe in run.probes)
     assert run.text == bare.text and run.report["stop_reason"] == "finished"

@@ -22,7 +22,7 @@ from nr_agent.tokens import END_THINK
 @pytest.fixture(scope="module")
 def rule(engine):
     return find_neat(
-        engine, [draw(family, seed) for family in ("chain_sum", "gcd") for seed in range(900_000, 900_006)]
+        engine, [draw(family, seed) for family in ("products", "simple_equations") for seed in range(900_000, 900_006)]
     )
 
 

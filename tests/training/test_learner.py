@@ -35,8 +35,6 @@ def learned(tokenizer, *, fused):
     return found
 
 
-@pytest.mark.filterwarnings("default::UserWarning:torch", "ignore:The .grad attribute:UserWarning")
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")
 def test_compiled_layers_learn_what_the_others_do(tokenizer):
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         pytest.skip("this machine has no C++ compiler")
