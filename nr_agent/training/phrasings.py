@@ -9,6 +9,7 @@ import random
 import re
 
 from nr_agent.episode import Problem
+from nr_agent.training.traces.families import parse_countdown
 
 _QUOTED = re.compile(r'"([^"]*)"')
 _NUMBER = re.compile(r"\d+")
@@ -82,12 +83,8 @@ def _equation(text: str, rng: random.Random) -> list[str]:
 
 
 def _target(text: str, _: random.Random) -> list[str]:
-    head = text.partition("Final answer format")[0]
-    listed = re.search(r"numbers:? ((?:\d+(?:, )?)+)", head)
-    if listed is None:
-        raise ValueError(f"not a countdown problem: {head!r}")
-    rest = _NUMBER.findall(head[: listed.start()] + head[listed.end() :])
-    return [listed.group(1), rest[0]]
+    numbers, target = parse_countdown(text)
+    return [", ".join(map(str, numbers)), str(target)]
 
 
 def _letters(text: str, _: random.Random) -> list[str]:

@@ -25,7 +25,7 @@ from nr_agent.errors import ConfigurationError
 from nr_agent.tasks import FAMILIES
 from nr_agent.tokens import STEP_END
 from nr_agent.training.corpus import IGNORED, Corpus, Example
-from nr_agent.training.learner import WORTH_FUSING, Learner
+from nr_agent.training.learner import Learner, worth_fusing
 from nr_agent.training.own_rounds import own_round
 from nr_agent.training.telltale import Telltale
 from nr_agent.training.tokenizer import train_tokenizer
@@ -210,7 +210,7 @@ def pretrain(out: Path, settings: PretrainSettings, *, log: Callable[[str], None
     tokenizer = _tokenizer(out / "tokenizer")
     model = build_model(settings.size, tokenizer)
     telltale = Telltale(model)
-    fused = settings.steps >= WORTH_FUSING
+    fused = worth_fusing(model, settings.steps)
     learner = Learner(model, telltale, accelerator, precision=settings.precision, told=settings.told, fused=fused)
     optimizers = _optimizers(model, telltale, settings.phases[0].learning_rate)
     corpus = Corpus(tokenizer, longest=settings.longest, seed=settings.seed)

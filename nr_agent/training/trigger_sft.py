@@ -25,7 +25,7 @@ from nr_agent.tasks import TRAINING_SEEDS, draw, held_out
 from nr_agent.tokens import CORRECTION_TOKENS, STEP_END
 from nr_agent.training.corpus import IGNORED, Batch, Example, asked, batches, encode_trace
 from nr_agent.training.correction_rows import trainable_rows
-from nr_agent.training.learner import WORTH_FUSING, Learner
+from nr_agent.training.learner import Learner, worth_fusing
 from nr_agent.training.telltale import Telltale
 from nr_agent.training.traces import Habits, teach
 
@@ -96,9 +96,8 @@ def trigger_sft(
     readings = list(telltale.parameters()) if telltale is not None else []
     optimizer = torch.optim.AdamW([*trained, *readings], settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     step_end = tokenizer.encode(STEP_END, add_special_tokens=False)[0]
-    learner = (
-        Learner(model, telltale, Accelerator(), fused=settings.steps >= WORTH_FUSING) if telltale is not None else None
-    )
+    fused = worth_fusing(model, settings.steps)
+    learner = Learner(model, telltale, Accelerator(), fused=fused) if telltale is not None else None
     model.train()
     running = None
     for step in range(settings.steps):

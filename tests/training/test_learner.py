@@ -7,7 +7,7 @@ from accelerate import Accelerator
 
 from nr_agent.tokens import STEP_END
 from nr_agent.training.corpus import Corpus
-from nr_agent.training.learner import Learner
+from nr_agent.training.learner import Learner, worth_fusing
 from nr_agent.training.pretrain import build_model
 from nr_agent.training.telltale import Telltale
 from nr_agent.training.tokenizer import train_tokenizer
@@ -37,7 +37,7 @@ def learned(tokenizer, *, fused):
 
 def test_compiled_layers_learn_what_the_others_do(tokenizer):
     if shutil.which(os.environ.get("CXX", "g++")) is None:
-        pytest.skip("this machine has no C++ compiler")
+        pytest.skip("compiling needs a C++ compiler; what happens without one is the next test")
     for (loss, gradients), (fused_loss, fused_gradients) in zip(
         learned(tokenizer, fused=False), learned(tokenizer, fused=True), strict=True
     ):
@@ -54,3 +54,8 @@ def test_without_a_compiler_training_goes_on_and_says_so(tokenizer, monkeypatch)
     with pytest.warns(UserWarning, match=r"training takes longer: no C\+\+ compiler was found"):
         found = learned(tokenizer, fused=True)
     torch.testing.assert_close(found[0][0], learned(tokenizer, fused=False)[0][0])
+
+
+@pytest.mark.parametrize(("size", "steps", "worth"), [("tiny", 400, False), ("nano", 20, False), ("nano", 400, True)])
+def test_what_is_compiled_is_what_takes_long(tokenizer, size, steps, worth):
+    assert worth_fusing(build_model(size, tokenizer), steps) is worth

@@ -22,6 +22,7 @@ def test_a_problem_in_other_words_has_the_same_numbers_and_words(family):
         found = re.findall(r'"[^"]*"', other) if family == "letter_counting" else re.findall(r"\d+", other)
         assert sorted(found) == sorted(wanted), other
         assert other != problem.text
+        assert not re.search(r"[,:] *\.|, +Target", other), other  # a list ends without a comma
     assert len(asked) > 3
 
 

@@ -120,9 +120,10 @@ def gcd(question: str, pad: Scratchpad) -> Trace:
                 f"{a}, {b}: {a} is {times}*{b}",
                 f"{work_out(times, '*', b)}. So {times}*{b}={times * b}, not what I had",
             )
+            left = f"{a}, {b}: "
             if a // b > 1:
                 take(a, b)
-            left = "" if a // b > 1 else f"{a}, {b}: "
+                left = ""
             a, b = b, pad.calculate(a, "-", a // b * b, left)
         pad.claim(
             before=f"{a}, {b}: {a} is ",
