@@ -127,7 +127,7 @@ class Learner:
 
 
 def worth_fusing(model: Any, steps: int) -> bool:
-    """Whether compiling pays for so many optimiser steps: 250 of nano are enough, a smoke run of the tiny one is not."""
+    """Whether compiling pays for so many optimiser steps: 250 of nano are enough, a smoke run of tiny is not."""
     weights: int = sum(weight.numel() for weight in model.parameters())
     return steps * weights >= _WORTH_FUSING
 
