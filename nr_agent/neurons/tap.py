@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -177,8 +178,9 @@ def self_check(model: Any, sites: Sequence[Site], *, tolerance: float = 2e-2) ->
     plain, outputs, given = _observe(model, probe, sites, None)
     for number, site in enumerate(sites):
         column = (7 * site.layer + 3) % (site.channels * site.width)
-        bumped, moved, _ = _observe(model, probe, sites, (number, column))
         whole = site.weight()  # in any case: processes that share it put it together at once
+        height = 1.0 if isinstance(site, ExpertSite) else _height(outputs[number], whole[:, column])
+        bumped, moved, _ = _observe(model, probe, sites, (number, column, height))
         changed = not torch.equal(plain, bumped) or not whole.any()
         if isinstance(site, ExpertSite):
             expected = site.expected(given[number])
@@ -186,7 +188,8 @@ def self_check(model: Any, sites: Sequence[Site], *, tolerance: float = 2e-2) ->
             told = "the experts put out something else than their neurons make"
         else:
             weight = whole[:, column].float().to(moved[number].device)
-            off = float((moved[number] - outputs[number] - weight).norm(dim=-1).max() / weight.norm().clamp(min=1))
+            unexplained = (moved[number] - outputs[number]) / height - weight
+            off = float(unexplained.norm(dim=-1).max() / weight.norm().clamp(min=1))
             told = f"a bump of column {column} moved the output by something else than its weight"
         if not changed or off > tolerance:
             raise ChannelError(
@@ -196,11 +199,11 @@ def self_check(model: Any, sites: Sequence[Site], *, tolerance: float = 2e-2) ->
 
 
 def _observe(
-    model: Any, probe: Tensor, sites: Sequence[Site], bump: tuple[int, int] | None
+    model: Any, probe: Tensor, sites: Sequence[Site], bump: tuple[int, int, float] | None
 ) -> tuple[Tensor, list[Tensor], list[tuple[Any, ...]]]:
-    """Logits of a short pass and the sites' outputs and inputs, with 1 added to one column of one site.
+    """Logits of a short pass and the sites' outputs and inputs, with a bump of some height on a column of one site.
 
-    The column is of the input; where experts share a module, of its output.
+    The column is of the input; where experts share a module, 1 is added to their whole output.
     """
     outputs: dict[int, Tensor] = {}
     given: dict[int, tuple[Any, ...]] = {}
@@ -215,7 +218,7 @@ def _observe(
     for number, site in enumerate(sites):
         bumped = bump is not None and bump[0] == number
         if bump is not None and bumped and not isinstance(site, ExpertSite):
-            handles.append(site.module.register_forward_pre_hook(_bumper(site, bump[1])))
+            handles.append(site.module.register_forward_pre_hook(_bumper(site, *bump[1:])))
         handles.append(site.module.register_forward_hook(look(number), with_kwargs=True))
         if bumped and isinstance(site, ExpertSite):
             handles.append(site.module.register_forward_hook(lambda _m, _i, out: out + 1))
@@ -230,7 +233,15 @@ def _observe(
     return logits, [outputs[number] for number in range(len(sites))], [given[number] for number in range(len(sites))]
 
 
-def _bumper(site: Site, column: int) -> Any:
+def _height(output: Tensor, weight: Tensor) -> float:
+    """How high a bump must be to stand out of what the output is rounded by; a power of 2, which rounds nothing."""
+    if torch.finfo(weight.dtype).eps <= torch.finfo(torch.float32).eps:
+        return 1.0
+    loud = float(output.norm(dim=-1).max() / weight.float().norm().clamp(min=1))
+    return 2.0 ** math.ceil(math.log2(max(1.0, 8 * loud)))
+
+
+def _bumper(site: Site, column: int, height: float) -> Any:
     share = share_of(site.module)
 
     def bump(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -239,7 +250,7 @@ def _bumper(site: Site, column: int) -> Any:
             if not share.first <= column < share.last:
                 return inputs
             own -= share.first
-        changed[..., own] += 1
+        changed[..., own] += height
         return (changed, *inputs[1:])
 
     return bump

@@ -22,7 +22,7 @@ IGNORED = -100
 _OTHERWISE = 0.2
 """Share of the problems that are asked in other words than their task does."""
 
-_PARTS = 5
+PARTS = 5
 """Parts of a batch, each of examples of about one length."""
 _ROUND = 64
 """Rows are filled up to a multiple of this: for every new shape a CPU's kernels are made anew, which takes longer."""
@@ -68,6 +68,7 @@ class Corpus:
         longest: longer traces are drawn again.
         seed: seed of the stream.
         habits: the teacher's habits.
+        parts: parts of a batch, at most, each of examples of about one length.
     """
 
     def __init__(
@@ -77,11 +78,13 @@ class Corpus:
         longest: int = 640,
         seed: int = 0,
         habits: Habits | None = None,
+        parts: int = PARTS,
     ) -> None:
         self.tokenizer = tokenizer
         self.longest = longest
         self.seed = seed
         self.habits = habits or Habits()
+        self.parts = parts
 
     def batch(
         self, index: int, tokens: int, weights: Mapping[str, float], own: Sequence[Example] = (), share: float = 0.0
@@ -100,7 +103,7 @@ class Corpus:
         def example() -> Example:
             return rng.choice(own) if own and rng.random() < share else self._example(rng, weights)
 
-        return batches(example, tokens, self.tokenizer.pad_token_id)
+        return batches(example, tokens, self.tokenizer.pad_token_id, self.parts)
 
     def _example(self, rng: random.Random, weights: Mapping[str, float]) -> Example:
         family = rng.choices(list(weights), list(weights.values()))[0]
@@ -119,7 +122,7 @@ def asked(problem: Problem, rng: random.Random) -> str:
     return asked_otherwise(problem, rng) if rng.random() < _OTHERWISE else problem.text
 
 
-def batches(draw_example: Callable[[], Example], tokens: int, padding: int, parts: int = _PARTS) -> list[Batch]:
+def batches(draw_example: Callable[[], Example], tokens: int, padding: int, parts: int = PARTS) -> list[Batch]:
     """Examples of so many tokens in all, those of like length together: little is filled up, nothing is cut.
 
     Args:

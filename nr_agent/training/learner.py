@@ -58,12 +58,13 @@ class Learner:
         self.telltale = telltale
         self.accelerator = accelerator
         self.told = told
+        self.model.to(accelerator.device)
         self.worker = copy.deepcopy(model).to(_dtype(precision, accelerator.device))
         # Rows are short, and filled up behind their end alone: a causal mask is all that is needed.
         self.worker.set_attn_implementation(_DENSE)
         if telltale is not None:
-            telltale.watch(self.worker)
-        if fused and _compiles():
+            telltale.to(accelerator.device).watch(self.worker)
+        if fused and accelerator.device.type == "cpu" and _compiles():
             _fuse(self.worker)
         self.worker = accelerator.prepare(self.worker)
         self.worker.train()
@@ -72,13 +73,13 @@ class Learner:
         """Pass a batch through, part by part, and leave the gradients of its mean loss.
 
         Returns:
-            The language model's loss and the telltale's, `[2]`.
+            The language model's loss and the telltale's, `[2]`, on the device that computes.
         """
         pairs = self._copied()
         counted = sum(int((part.labels[:, 1:] >= 0).sum()) for part in parts)
-        losses = torch.zeros(2)
+        losses = torch.zeros(2, device=self.accelerator.device)
         for part in parts:
-            part = Batch(*(tensor.to(self.accelerator.device) for tensor in part))
+            part = Batch(*(tensor.to(self.accelerator.device, non_blocking=True) for tensor in part))
             logits = self.worker(input_ids=part.ids, use_cache=False).logits
             language = nn.functional.cross_entropy(
                 logits[:, :-1].flatten(0, 1).float(), part.labels[:, 1:].flatten(), reduction="sum"
@@ -88,7 +89,7 @@ class Learner:
                 shown = self.telltale.loss(self.telltale.logits(), part, step_end) / len(parts)
                 loss = loss + self.told * shown
             self.accelerator.backward(loss)
-            losses += torch.stack([language, shown]).detach().float().cpu()
+            losses += torch.stack([language, shown]).detach().float()
         for weight, working in pairs:
             if working.grad is not None:
                 weight.grad = working.grad.to(weight.dtype)
@@ -121,8 +122,7 @@ class Learner:
     def _copied(self) -> list[tuple[Tensor, Tensor]]:
         """The weights that learn, each with the copy that computes, which is brought up to date."""
         pairs = list(zip(self.model.parameters(), self.worker.parameters(), strict=True))
-        for weight, working in pairs:
-            working.copy_(weight)
+        torch._foreach_copy_([working for _, working in pairs], [weight for weight, _ in pairs])
         return pairs
 
 

@@ -11,7 +11,9 @@ from nr_agent.detection.labels import base_rates, label_trace
 from nr_agent.detection.trace_files import kept_traces, write_traces
 from nr_agent.detection.traces import Traced
 from nr_agent.engine.protocol import Sampling
-from nr_agent.models.across import sample_across
+from nr_agent.engine.torch_engine import Limits
+from nr_agent.models.across import sampler
+from nr_agent.models.registry import load_engine
 from nr_agent.tasks import FAMILIES, draw
 from nr_agent.training.corpus import Example
 from nr_agent.training.own_tells import told_examples
@@ -22,6 +24,7 @@ SAMPLED_FROM = 300_000
 _APART = 10
 _MAX_TOKENS = 640
 _TEMPERATURES = (0.3, 0.6, 0.9)
+_AT_ONCE = 256
 
 
 def own_round(
@@ -68,9 +71,14 @@ def _sample(model: Path, first: int, count: int) -> list[Traced]:
     problems = [draw(name, seed) for seed in range(first, first + count) for name in FAMILIES]
     random.Random(first).shuffle(problems)
     traces: list[Traced] = []
-    for place, temperature in enumerate(_TEMPERATURES):
-        part, sampling = problems[place :: len(_TEMPERATURES)], Sampling(temperature=temperature)
-        traces += sample_across(
-            str(model), part, sampling=sampling, seed=first, trials=False, at_once=64, max_tokens=_MAX_TOKENS
-        )
+    # In the precision that a CPU samples in: how often a model slips depends on it.
+    engine = load_engine(str(model), dtype="float32", limits=Limits(slots=_AT_ONCE, batch=_AT_ONCE))
+    sample = sampler(engine, str(model))
+    try:
+        for place, temperature in enumerate(_TEMPERATURES):
+            part, sampling = problems[place :: len(_TEMPERATURES)], Sampling(temperature=temperature)
+            at_once = _AT_ONCE if engine.model.device.type != "cpu" else 64
+            traces += sample(part, sampling=sampling, seed=first, trials=False, at_once=at_once, max_tokens=_MAX_TOKENS)
+    finally:
+        engine.shutdown()
     return traces

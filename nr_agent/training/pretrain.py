@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 from nr_agent.errors import ConfigurationError
 from nr_agent.tasks import FAMILIES
 from nr_agent.tokens import STEP_END
-from nr_agent.training.corpus import IGNORED, Corpus, Example
+from nr_agent.training.ahead import made_ahead, parts_on
+from nr_agent.training.corpus import IGNORED, Batch, Corpus, Example
 from nr_agent.training.learner import Learner, worth_fusing
 from nr_agent.training.own_rounds import own_round
 from nr_agent.training.telltale import Telltale
@@ -213,7 +215,8 @@ def pretrain(out: Path, settings: PretrainSettings, *, log: Callable[[str], None
     fused = worth_fusing(model, settings.steps)
     learner = Learner(model, telltale, accelerator, precision=settings.precision, told=settings.told, fused=fused)
     optimizers = _optimizers(model, telltale, settings.phases[0].learning_rate)
-    corpus = Corpus(tokenizer, longest=settings.longest, seed=settings.seed)
+    device = accelerator.device
+    corpus = Corpus(tokenizer, longest=settings.longest, seed=settings.seed, parts=parts_on(device))
     step_end = tokenizer.encode(STEP_END, add_special_tokens=False)[0]
     done, seen = _resume(out / STATE_FILE, model, telltale, optimizers)
     if done:
@@ -228,45 +231,56 @@ def pretrain(out: Path, settings: PretrainSettings, *, log: Callable[[str], None
     for at in settings.own_at:
         if at < done:
             sample(at)
+
+    def make(step: int) -> list[Batch]:
+        return corpus.batch(step, settings.tokens, settings.phase(step)[0].weights, own, settings.own_share)
+
     started, fresh, running = time.monotonic(), 0, None
-    for step in range(done, settings.steps):
-        if step in settings.own_at:
+    bounds = sorted({done, *(at for at in settings.own_at if done < at < settings.steps), settings.steps})
+    for first, last in pairwise(bounds):
+        if first in settings.own_at:
             save_model(model, tokenizer, out / "model")
             before = len(own)
-            sample(step)
+            sample(first)
             log(f"told of them before they were learned: {learner.told_of(own[before:], tokenizer)}")
-        phase, within = settings.phase(step)
-        rate = phase.rate(within)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-        parts = corpus.batch(step, settings.tokens, phase.weights, own, settings.own_share)
-        losses = learner.learn(parts, step_end)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        fresh += sum(int((part.labels != IGNORED).sum()) for part in parts)
-        running = losses if running is None else running.lerp(losses, 0.05)
-        if (step + 1) % 50 == 0:
-            speed = fresh / (time.monotonic() - started)
-            loss, told = (round(float(value), 4) for value in running)
-            line = {"step": step + 1, "loss": loss, "told": told, "tokens": seen + fresh, "rate": rate}
-            with (out / "log.jsonl").open("a") as file:
-                file.write(json.dumps(line) + "\n")
-            log(f"step {step + 1}/{settings.steps}  loss {loss:.4f}  told {told:.4f}  {speed:.0f} trained tokens/s")
-        if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
-            _save(out / STATE_FILE, model, telltale, optimizers, step + 1, seen + fresh)
-            save_model(model, tokenizer, out / "model")
-            save_file(telltale.state_dict(), out / TELLTALE_FILE)
+        for step, parts in enumerate(made_ahead(make, range(first, last), device), first):
+            rate = _set_rate(optimizers, settings, step)
+            losses = learner.learn(parts, step_end)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+            fresh += sum(int((part.labels != IGNORED).sum()) for part in parts)
+            running = losses if running is None else running.lerp(losses, 0.05)
+            if (step + 1) % 50 == 0:
+                speed = fresh / (time.monotonic() - started)
+                loss, told = (round(float(value), 4) for value in running)
+                line = {"step": step + 1, "loss": loss, "told": told, "tokens": seen + fresh, "rate": rate}
+                with (out / "log.jsonl").open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+                log(f"step {step + 1}/{settings.steps}  loss {loss:.4f}  told {told:.4f}  {speed:.0f} trained tokens/s")
+            if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
+                _save(out / STATE_FILE, model, telltale, optimizers, step + 1, seen + fresh)
+                save_model(model, tokenizer, out / "model")
+                save_file(telltale.state_dict(), out / TELLTALE_FILE)
     return model
+
+
+def _set_rate(optimizers: Sequence[torch.optim.Optimizer], settings: PretrainSettings, step: int) -> float:
+    """Give the optimisers the rate of a step, and say it."""
+    phase, within = settings.phase(step)
+    rate = phase.rate(within)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+    return rate
 
 
 def _resume(path: Path, model: PreTrainedModel, telltale: Telltale, optimizers: Sequence[Any]) -> tuple[int, int]:
     """Take up the last checkpoint, if there is one; how many steps and tokens are behind it."""
     if not path.exists():
         return 0, 0
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location="cpu")
     model.load_state_dict(state["model"])
     telltale.load_state_dict(state["telltale"])
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):

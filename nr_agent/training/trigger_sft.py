@@ -23,6 +23,7 @@ from torch import Tensor
 from nr_agent.errors import MissingExtraError
 from nr_agent.tasks import TRAINING_SEEDS, draw, held_out
 from nr_agent.tokens import CORRECTION_TOKENS, STEP_END
+from nr_agent.training.ahead import made_ahead, parts_on
 from nr_agent.training.corpus import IGNORED, Batch, Example, asked, batches, encode_trace
 from nr_agent.training.correction_rows import trainable_rows
 from nr_agent.training.learner import Learner, worth_fusing
@@ -92,21 +93,27 @@ def trigger_sft(
     settings = settings or SftSettings()
     if settings.method == "lora":
         model = _with_lora(model, tokenizer, settings.rank)
+    accelerator = Accelerator()
+    model.to(accelerator.device)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     readings = list(telltale.parameters()) if telltale is not None else []
     optimizer = torch.optim.AdamW([*trained, *readings], settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     step_end = tokenizer.encode(STEP_END, add_special_tokens=False)[0]
     fused = worth_fusing(model, settings.steps)
-    learner = Learner(model, telltale, Accelerator(), fused=fused) if telltale is not None else None
+    learner = Learner(model, telltale, accelerator, fused=fused) if telltale is not None else None
     model.train()
     running = None
-    for step in range(settings.steps):
+
+    def make(step: int) -> list[Batch]:
         rng = random.Random(f"{settings.seed}:{step}")
-        parts = batches(
-            lambda rng=rng: _draw(rng, tokenizer, own, told, families, settings),  # type: ignore[misc]
+        return batches(
+            lambda: _draw(rng, tokenizer, own, told, families, settings),
             settings.tokens,
             tokenizer.pad_token_id,
+            parts_on(accelerator.device),
         )
+
+    for step, parts in enumerate(made_ahead(make, range(settings.steps), accelerator.device)):
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * max(0.05, min((step + 1) / 20, 1 - step / settings.steps))
         losses = learner.learn(parts, step_end) if learner is not None else _learn(model, parts)
@@ -124,14 +131,14 @@ def _learn(model: Any, parts: Sequence[Batch]) -> Tensor:
     """Leave the gradients of the mean loss over the parts, by the model's own passes."""
     device = model.get_input_embeddings().weight.device
     total = sum(int((part.labels != IGNORED).sum()) for part in parts)
-    mean = torch.zeros(2)
+    mean = torch.zeros(2, device=device)
     for part in parts:
         share = int((part.labels != IGNORED).sum()) / max(1, total)
         if not share:
             continue
         loss = share * model(input_ids=part.ids.to(device), labels=part.labels.to(device), use_cache=False).loss
         loss.backward()
-        mean[0] += loss.detach().float().cpu()
+        mean[0] += loss.detach().float()
     return mean
 
 

@@ -5,9 +5,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from nr_agent.errors import ChannelError
+from nr_agent.models.registry import find_model
 from nr_agent.neurons.channels import Channel
 from nr_agent.neurons.sites import find_sites
-from nr_agent.neurons.tap import ChannelPlan
+from nr_agent.neurons.tap import ChannelPlan, self_check
 from nr_agent.neurons.writes import push_table
 
 _SHAPE = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -41,6 +42,18 @@ def test_projections_are_found_by_shape_and_use(family, shape, down, out):
     assert len(found) == 4
     assert all(name.endswith(down) for kind, name in found if kind == "ffn")
     assert all(name.endswith(out) for kind, name in found if kind == "head")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_in_half_precision_is_read(dtype):
+    """Its outputs are loud, and a bump of 1 is less than what they are rounded by."""
+    model = AutoModelForCausalLM.from_pretrained(find_model("nano"), dtype=dtype).eval()
+    sites = find_sites(model)
+    self_check(model, sites)
+    down = sites[2].module
+    down.forward = lambda given: torch.nn.functional.linear(given.roll(1, -1), down.weight)
+    with pytest.raises(ChannelError, match=f"layer {sites[2].layer} cannot be read"):
+        self_check(model, sites)
 
 
 def test_a_layer_that_bypasses_its_projection_is_refused():
