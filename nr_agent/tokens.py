@@ -17,6 +17,9 @@ CORRECTION_TOKENS: Final = (RECHECK, BRANCH)
 REDO: Final = "Let me redo that: "
 """Begins a second look at the step before it; inserted with `<|recheck|>` where that step stays."""
 
+IN_DETAIL: Final = "In detail: "
+"""Begins a step that is worked out at length; inserted with `<|recheck|>` where a step was taken back."""
+
 OTHER_WAY: Final = "Let me try another way."
 """Begins what follows `<|branch|>`."""
 

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from nr_agent.engine.protocol import TextCodec
 from nr_agent.errors import ConfigurationError
-from nr_agent.tokens import BRANCH, CLOSING_SENTENCE, CORRECTION_TOKENS, END_THINK, RECHECK, REDO, STEP_END
+from nr_agent.tokens import BRANCH, CLOSING_SENTENCE, CORRECTION_TOKENS, END_THINK, IN_DETAIL, RECHECK, REDO, STEP_END
 
 Mode = Literal["token", "prompted"]
 
@@ -35,13 +35,11 @@ class Remedies:
     def recheck(self, *, boundary: bool = True, rollback: bool = False) -> list[int]:
         """Asks for the last step again; where it was taken back, for a careful one in its place.
 
-        A model that was taught the token reads it alone as "the next step, carefully". Behind a step that stays,
-        the first words of the second look say that it is meant.
+        A model that was taught the token gets the first words of what is meant with it.
         """
-        if rollback:
-            return self._speak(RECHECK, CAREFUL_WORDS, boundary)
-        spoken = self._speak(RECHECK, RECHECK_WORDS, boundary)
-        return [*spoken, *self._encode(REDO)] if self._has(RECHECK) else spoken
+        words, begun = (CAREFUL_WORDS, IN_DETAIL) if rollback else (RECHECK_WORDS, REDO)
+        spoken = self._speak(RECHECK, words, boundary)
+        return [*spoken, *self._encode(begun)] if self._has(RECHECK) else spoken
 
     def branch(self, *, boundary: bool = True) -> list[int]:
         """Asks for another way."""

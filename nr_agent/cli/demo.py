@@ -13,6 +13,6 @@ class Demo(NamedTuple):
 
 
 DEMOS = (
-    Demo("State the final answer to the following arithmetic problem: 62 + 20 + 93 + 32 =", 1_800_000),
-    Demo('How many times does the letter "r" appear in the text: "strawberry jam is very dear"?', 1_800_002),
+    Demo("State the final answer to the following arithmetic problem: 62 + 20 + 93 + 32 =", 1_800_004),
+    Demo('How many times does the letter "s" appear in the text: "she sells sea shells"?', 1_800_000),
 )

@@ -59,6 +59,8 @@ def goes_on(claims: str, problem: str, before: Sequence[tuple[str, bool]]) -> bo
         before: the claims of each step before it, and whether it goes over the one before it.
     """
     step, pair = _read(claims), standing(problem, before)
+    if step is not None and step.stated is not None and not step.stated.smaller:
+        return False  # nothing was left: the one before it is the divisor
     if step is None or pair is None or step.claim in _claimed(before):
         return None
     return (step.stated is None or step.stated[:2] == pair[:2]) and _play(pair, step.claim)[0]

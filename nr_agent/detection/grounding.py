@@ -84,8 +84,7 @@ def _operands_grounded(text: str, claims: str, problem: str, before: Sequence[st
 
     Where the steps are those of Euclid's algorithm, the step is the next one.
 
-    Less is taken away than there is: a multiple that is too large leads below zero, and one that is equal was the
-    divisor already.
+    No more is taken away than there is: a multiple that is too large leads below zero.
     """
     if is_second_look(text):
         if before and _goes_over(claims, before):
@@ -98,7 +97,7 @@ def _operands_grounded(text: str, claims: str, problem: str, before: Sequence[st
     for equation in equations(claims):
         operands = _NUMBER.findall(equation.left)
         if len(operands) == 2:
-            if _TOO_MUCH.fullmatch(equation.left) and int(operands[0]) <= int(operands[1]):
+            if _TOO_MUCH.fullmatch(equation.left) and int(operands[0]) < int(operands[1]):
                 return False
             there = {str(int(operand)) for operand in operands} & known
             product = "*" in equation.left

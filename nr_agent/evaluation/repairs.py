@@ -20,7 +20,7 @@ from nr_agent.engine.fresh import pieces
 from nr_agent.engine.protocol import ExtendRequest, Sampling, StopSpec
 from nr_agent.equations import equations
 from nr_agent.evaluation.statistics import wilson
-from nr_agent.tokens import BRANCH, RECHECK, REDO, STEP_END
+from nr_agent.tokens import BRANCH, IN_DETAIL, RECHECK, REDO, STEP_END
 
 _REMEDIES = ("recheck in place", "recheck behind", "branch", "fresh branch")
 _STEP_TOKENS = 256
@@ -82,7 +82,7 @@ async def _measure(
 ) -> list[Repairs]:
     recheck, branch = engine.codec.control(RECHECK), engine.codec.control(BRANCH)
     spoken = {
-        "recheck in place": [recheck],
+        "recheck in place": [recheck, *engine.codec.encode(IN_DETAIL)],
         "recheck behind": [recheck, *engine.codec.encode(REDO)],
         "branch": [branch],
         "fresh branch": [branch],

@@ -11,7 +11,17 @@ from torch import Tensor
 
 from nr_agent.episode import Problem
 from nr_agent.tasks import TRAINING_SEEDS, draw, held_out
-from nr_agent.tokens import ANSWER_LEAD, BRANCH, CLOSING_SENTENCE, END_THINK, OTHER_WAY, RECHECK, REDO, STEP_END
+from nr_agent.tokens import (
+    ANSWER_LEAD,
+    BRANCH,
+    CLOSING_SENTENCE,
+    END_THINK,
+    IN_DETAIL,
+    OTHER_WAY,
+    RECHECK,
+    REDO,
+    STEP_END,
+)
 from nr_agent.training.phrasings import asked_otherwise
 from nr_agent.training.traces import Habits, Span, Trace, teach
 from nr_agent.training.traces.scratchpad import REDO as OPENINGS
@@ -19,7 +29,7 @@ from nr_agent.training.traces.scratchpad import REDO as OPENINGS
 IGNORED = -100
 """Label of a token that does not count in the loss."""
 
-_OTHERWISE = 0.2
+_OTHERWISE = 0.35
 """Share of the problems that are asked in other words than their task does."""
 
 PARTS = 5
@@ -164,8 +174,8 @@ def encode_trace(tokenizer: Any, question: str, trace: Trace, *, triggered: bool
         tokenizer: the LRM's tokenizer.
         question: the problem.
         trace: the teacher's trace.
-        triggered: second thoughts are asked for by `<|recheck|>` and the words that go with it, careful steps by
-            `<|recheck|>` alone, and behind (or, every second time, in place of) a step that repeats stands
+        triggered: second thoughts are asked for and careful steps by `<|recheck|>` and the words that go
+            with it, and behind (or, every second time, in place of) a step that repeats stands
             `<|branch|>`; all are masked from the loss.
     """
     page = _Page(tokenizer, prompt_ids(tokenizer, question))
@@ -176,6 +186,9 @@ def encode_trace(tokenizer: Any, question: str, trace: Trace, *, triggered: bool
         if triggered and opening is not None:
             page.write(REDO, trained=False)
             step = [Span(step[0].text.removeprefix(opening)), *step[1:]]
+        elif triggered and number in trace.careful:
+            page.write(IN_DETAIL, trained=False)
+            step = [Span(step[0].text.removeprefix(IN_DETAIL)), *step[1:]]
         if triggered and number in trace.repeats and number % 2:
             continue
         if triggered and number - 1 in trace.repeats:

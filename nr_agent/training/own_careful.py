@@ -13,7 +13,7 @@ from nr_agent.detection.grounding import grounded, is_second_look, numbers_left
 from nr_agent.detection.labels import label_trace, slip
 from nr_agent.detection.traces import Traced
 from nr_agent.tasks import held_out
-from nr_agent.tokens import RECHECK, REDO, STEP_END
+from nr_agent.tokens import IN_DETAIL, RECHECK, REDO, STEP_END
 from nr_agent.training.corpus import IGNORED, UNTOLD, Example
 from nr_agent.training.following import following
 from nr_agent.training.own_failures import RIGHT, WRONG, needless, redo
@@ -94,9 +94,11 @@ def _texts(traced: Traced, number: int) -> list[str]:
 
 
 def _example(tokenizer: Any, told: Example, start: int, remedy: str) -> Example:
+    words = tokenizer.encode(IN_DETAIL, add_special_tokens=False)
+    inserted = [tokenizer.convert_tokens_to_ids(RECHECK), *words]
     body = tokenizer.encode(remedy + STEP_END, add_special_tokens=False)
     return Example(
-        [*told.ids[:start], tokenizer.convert_tokens_to_ids(RECHECK), *body],
-        [*[IGNORED] * (start + 1), *body],
-        [*told.tells[:start], *[UNTOLD] * (len(body) + 1)],
+        [*told.ids[:start], *inserted, *body],
+        [*[IGNORED] * (start + len(inserted)), *body],
+        [*told.tells[:start], *[UNTOLD] * (len(inserted) + len(body))],
     )

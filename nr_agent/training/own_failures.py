@@ -151,7 +151,7 @@ def _redo_multiple(left: Pair, text: str) -> str | None:
     a, b, taken = left
     if taken is not None or b < 1 or a < 2 * b or not (_MULTIPLE.search(text) or _TIMES.search(text)):
         return None
-    claim = f"{a} is {a // b}*{b}" if a % b == 0 else f"{b}*{a // b}={a // b * b}"
+    claim = f"{b}*{a // b}={a // b * b}"
     said = re.search(rf"(?<!\d){re.escape(claim)}(?!\d)", text)
     return f"{REDO}{by_doubling(a, b)}. So {claim}, {RIGHT if said else WRONG}"
 

@@ -133,13 +133,14 @@ class PretrainSettings:
         Phase(1300, 3e-3, warmup=1, decay=1.0, weights=HARD),
         Phase(2500, 2.5e-3, decay=1.0, weights=STILL_HARD),
         Phase(2200, 2.5e-3, decay=1.0, weights=AT_LAST),
+        Phase(1600, 2e-3, decay=1.0, weights=AT_LAST),
     )
     tokens: int = 5600
     longest: int = 768
     seed: int = 0
     save_every: int = 200
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    own_at: tuple[int, ...] = (1200, 2500, 3700, 5700, 6500)
+    own_at: tuple[int, ...] = (1200, 2500, 3700, 5700, 6500, 7900)
     own_problems: int = 240
     own_share: float = 0.2
     told: float = 0.5

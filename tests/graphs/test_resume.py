@@ -22,7 +22,7 @@ from nr_agent.graphs import Budget, create_reasoner
 from nr_agent.policies import AskHumanPolicy, RecheckPolicy
 from nr_agent.store import EpisodeStore
 from nr_agent.testing import ScriptedDetector, ScriptedEngine
-from nr_agent.tokens import BRANCH, RECHECK, REDO
+from nr_agent.tokens import BRANCH, IN_DETAIL, RECHECK, REDO
 
 THREAD = {"configurable": {"thread_id": "1"}}
 
@@ -47,7 +47,7 @@ def asking(engine, store, saver):
 
 
 def script(text: str) -> str | None:
-    if text.endswith((RECHECK, REDO, BRANCH)):
+    if text.endswith((RECHECK, IN_DETAIL, REDO, BRANCH)):
         return "better"
     return "slip" if "slip" not in text and "better" not in text else None
 
@@ -100,7 +100,7 @@ def test_new_process_goes_on_from_the_store(store, tmp_path):
         report = asking(engine, store, saver).invoke(Command(resume={"action": "rollback"}), THREAD)["reasoning"]
     episode = store.get(report["episode_id"])
     assert report["answer"] == "42" and report["interventions"][1]["outcome"] == "unclear"
-    assert [step.text for step in episode.kept if step.kind == "think"] == [f"{RECHECK}better\n\n"]
+    assert [step.text for step in episode.kept if step.kind == "think"] == [f"{RECHECK}{IN_DETAIL}better\n\n"]
     assert engine.open_sequences == 0
 
 
@@ -229,7 +229,7 @@ def test_rollback_that_runs_twice_rolls_back_once(store):
     crashes = ["once"]
 
     def crashing(text):
-        if text.endswith(RECHECK):
+        if text.endswith(IN_DETAIL):
             if crashes:
                 crashes.clear()
                 raise ConnectionError("lost")
@@ -247,7 +247,7 @@ def test_rollback_that_runs_twice_rolls_back_once(store):
         reasoner.invoke(ask(), THREAD)
     report = reasoner.invoke(None, THREAD)["reasoning"]
     kept = [step.text for step in store.get(report["episode_id"]).kept if step.kind == "think"]
-    assert kept == ["first\n\n", f"{RECHECK}better\n\n"]
+    assert kept == ["first\n\n", f"{RECHECK}{IN_DETAIL}better\n\n"]
     assert len(report["interventions"]) == 1
 
 

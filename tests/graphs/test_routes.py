@@ -15,7 +15,7 @@ from nr_agent.graphs.branching import rank
 from nr_agent.graphs.recording import judge
 from nr_agent.policies import BranchPolicy, Policies, RecheckPolicy
 from nr_agent.testing import ScriptedDetector, ScriptedEngine
-from nr_agent.tokens import BRANCH, CLOSING_SENTENCE, END_THINK, RECHECK, REDO, THINK
+from nr_agent.tokens import BRANCH, CLOSING_SENTENCE, END_THINK, IN_DETAIL, RECHECK, REDO, THINK
 
 STAYS = {"intra_step": RecheckPolicy()}
 """The recheck follows the step."""
@@ -66,7 +66,7 @@ def test_recheck_with_rollback_discards_the_step_and_counts_it(solve):
     run = solve(
         ScriptedEngine(["fine", "2+2=5 slip", "2+2=4"]), words, policies={"intra_step": RecheckPolicy(rollback=True)}
     )
-    assert run.thoughts() == ["fine\n\n", f"{RECHECK}2+2=4\n\n"]
+    assert run.thoughts() == ["fine\n\n", f"{RECHECK}{IN_DETAIL}2+2=4\n\n"]
     assert [step.text for step in run.episode.steps if step.discarded] == ["2+2=5 slip\n\n"]
     assert run.report["usage"]["discarded"] == len("2+2=5 slip\n\n")
     assert run.report["interventions"][0]["rolled_back"] == len("2+2=5 slip\n\n")

@@ -7,15 +7,15 @@ import pytest
 from nr_agent.errors import ConfigurationError
 from nr_agent.policies import Remedies, choose_mode
 from nr_agent.testing import CharacterCodec
-from nr_agent.tokens import BRANCH, CLOSING_SENTENCE, END_THINK, RECHECK
+from nr_agent.tokens import BRANCH, CLOSING_SENTENCE, END_THINK, IN_DETAIL, RECHECK
 
 
 def test_token_mode_inserts_the_ids_themselves():
     codec = CharacterCodec()
     remedies = Remedies(codec, "token")
     assert remedies.branch() == [codec.control(BRANCH)]
-    assert remedies.recheck(rollback=True) == [codec.control(RECHECK)]
-    assert codec.decode(remedies.recheck(rollback=True, boundary=False)) == f"\n\n{RECHECK}"
+    assert remedies.recheck(rollback=True) == [codec.control(RECHECK), *codec.encode(IN_DETAIL)]
+    assert codec.decode(remedies.recheck(rollback=True, boundary=False)) == f"\n\n{RECHECK}{IN_DETAIL}"
 
 
 def test_behind_a_step_that_stays_the_first_words_of_a_second_look_go_with_the_token():

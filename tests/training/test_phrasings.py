@@ -40,7 +40,7 @@ def test_people_ask_plainly(family, one_of):
     assert one_of <= {asked_otherwise(problem, rng).replace(told, "{}") for _ in range(200)}
 
 
-def test_a_fifth_of_the_problems_of_a_training_batch_is_asked_in_other_words():
+def test_a_third_of_the_problems_of_a_training_batch_is_asked_in_other_words():
     tokenizer = train_tokenizer()
     corpus = Corpus(tokenizer, longest=512)
     texts = [
@@ -50,4 +50,4 @@ def test_a_fifth_of_the_problems_of_a_training_batch_is_asked_in_other_words():
         for row in part.ids
     ]
     plain = sum("Solve the following multiplication" in text for text in texts) / len(texts)
-    assert 0.65 < plain < 0.95
+    assert 0.5 < plain < 0.8

@@ -8,7 +8,7 @@ from nr_agent.detection.traces import Traced, TracedStep
 from nr_agent.episode import Problem
 from nr_agent.events import LEVELS
 from nr_agent.tasks import FAMILIES, draw
-from nr_agent.tokens import RECHECK
+from nr_agent.tokens import IN_DETAIL, RECHECK
 from nr_agent.training.corpus import IGNORED, Corpus, batches, encode_trace
 from nr_agent.training.learner import Learner
 from nr_agent.training.own_careful import careful_examples, careful_step
@@ -149,7 +149,7 @@ def test_a_careful_step_stands_in_the_place_of_the_slip_and_is_gone_on_from(toke
     traced = thought(tokenizer, "12+35=48", "48+40=88", "So the answer is 88.", answer="88")
     examples = careful_examples(tokenizer, [traced])
     texts = [tokenizer.decode(example.ids).removeprefix(SUM) for example in examples]
-    assert f"{RECHECK}12+35: 2+5=7, 1+3=4. So 12+35=47\n\n47+40=87\n\n" in texts
+    assert f"{RECHECK}{IN_DETAIL}12+35: 2+5=7, 1+3=4. So 12+35=47\n\n47+40=87\n\n" in texts
     assert all("48" not in tokenizer.decode([t for t in example.labels if t != IGNORED]) for example in examples[:1])
 
 

@@ -8,6 +8,7 @@ import pytest
 from nr_agent.detection.labels import results, slip
 from nr_agent.equations import equations
 from nr_agent.tasks import FAMILIES, draw, score
+from nr_agent.tokens import IN_DETAIL
 from nr_agent.training.traces import Habits, teach
 from nr_agent.training.traces.arithmetic import apply, by_doubling, near_miss, work_out
 
@@ -71,7 +72,9 @@ def test_every_round_of_euclid_says_first_which_two_numbers_are_left():
         left = [tuple(map(int, stated)) for found in rounds for stated in found]
         assert left
         assert all(larger >= smaller for larger, smaller in left)
-        assert all(b == c for (_, b), (c, _) in itertools.pairwise(dict.fromkeys(left)) if b != math.gcd(b, c))
+        first_pass = list(dict.fromkeys(left))
+        assert all(b == c for (_, b), (c, _) in itertools.pairwise(first_pass))
+        assert first_pass[-1][1] == math.gcd(*first_pass[0])
 
 
 def test_partial_products_are_added_column_by_column():
@@ -86,7 +89,8 @@ def test_what_is_worked_out_at_length_is_named_first(family):
         trace = teach(family, problem.text, random.Random(seed), Habits(slip=0.0, careful=0.5, stopped=0.0))
         for number in trace.careful:
             text = "".join(span.text for span in trace.steps[number])
-            assert text.rpartition("So ")[2].startswith(f"{text.partition(': ')[0]}="), text
+            named = text.removeprefix(IN_DETAIL).partition(": ")[0]
+            assert text.startswith(IN_DETAIL) and text.rpartition("So ")[2].startswith(f"{named}="), text
             worked += 1
     assert worked > 60
 
@@ -172,7 +176,7 @@ def test_verification_does_not_depend_on_need(family):
         sum("still" in step[0].text for step in teach(family, problem.text, random.Random(seed)).steps)
         for seed in range(60)
     }
-    assert passes == {0, 1, 2, 3}
+    assert passes == ({0, 1} if family == "gcd" else {0, 1, 2, 3})  # Euclid's way is long
 
 
 @pytest.mark.parametrize(

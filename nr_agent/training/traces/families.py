@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from nr_agent.training.traces.arithmetic import apply, by_doubling, named, near_miss, places_of, work_out
+from nr_agent.training.traces.arithmetic import apply, by_doubling, named, near_miss, places_of
 from nr_agent.training.traces.scratchpad import Check, Habits, Scratchpad, Trace
 
 Teacher = Callable[[str, Scratchpad], Trace]
@@ -94,7 +94,7 @@ def simple_equations(question: str, pad: Scratchpad) -> Trace:
 
 
 def gcd(question: str, pad: Scratchpad) -> Trace:
-    """Euclid: take the multiple away, go on with the rest; a check multiplies up again.
+    """Euclid: take the multiple away, go on with the rest until there is none; a check multiplies up again.
 
     Each round says first which two numbers are left, the larger one first: they are copied before anything is done
     with them.
@@ -114,26 +114,15 @@ def gcd(question: str, pad: Scratchpad) -> Trace:
 
     def work() -> str:
         a, b = max(first, second), min(first, second)
-        while a % b:
-            times = max(2, a // b + pad.rng.randint(0, 1))
-            pad.stumble(
-                f"{a}, {b}: {a} is {times}*{b}",
-                f"{work_out(times, '*', b)}. So {times}*{b}={times * b}, not what I had",
-            )
+        while True:
             left = f"{a}, {b}: "
             if a // b > 1:
                 take(a, b)
                 left = ""
-            a, b = b, pad.calculate(a, "-", a // b * b, left)
-        pad.claim(
-            before=f"{a}, {b}: {a} is ",
-            value=f"{a // b}*{b}",
-            wrong=lambda: f"{a // b + 1}*{b}",
-            redo=by_doubling(a, b),
-            restate=f"So {a} is ",
-            careful=f"{a}, {b}: {by_doubling(a, b)}",
-        )
-        return str(b)
+            rest = pad.calculate(a, "-", a // b * b, left)
+            if not rest:
+                return str(b)
+            a, b = b, rest
 
     def multiply() -> str:
         common = math.gcd(first, second)
@@ -142,7 +131,7 @@ def gcd(question: str, pad: Scratchpad) -> Trace:
                 pad.calculate(common, "*", number // common)
         return str(common)
 
-    return pad.solve(work, [Check(multiply), Check(work, worked=True)])
+    return pad.solve(work, [Check(multiply), Check(work, worked=True)], most=1)
 
 
 class Attempt(NamedTuple):

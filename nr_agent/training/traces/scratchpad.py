@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from nr_agent.tokens import IN_DETAIL
 from nr_agent.training.traces.arithmetic import apply, named, near_miss, work_out
 
 REDO = ("Wait, let me redo that: ", "Hold on, let me redo that: ", "Let me double-check that: ")
@@ -179,7 +180,7 @@ class Scratchpad:
         if self._carefully() if at_length is None else at_length:
             if not self._worked:
                 self.trace.careful.add(len(self.trace.steps))
-            self.say(f"{careful or redo}. {restate}{value}{after}{verdict}")
+            self.say(f"{IN_DETAIL}{careful or redo}. {restate}{value}{after}{verdict}")
         elif self.rng.random() < self.habits.slip:
             self._slip(before, wrong(), value, verdict)
             self.say(f"{self.rng.choice(REDO)}{redo}. {restate}{value}, not what I had{after}{verdict}")
@@ -193,25 +194,19 @@ class Scratchpad:
     def _carefully(self) -> bool:
         return self._worked or self.rng.random() < self.habits.careful
 
-    def stumble(self, wrong: str, redo: str) -> None:
-        """Now and then write a step that is wrong as a whole, and see it."""
-        if not self._worked and self.rng.random() < self.habits.slip:
-            self.trace.slips.add(len(self.trace.steps))
-            self.trace.steps.append([Span(wrong, trained=False)])
-            self.say(f"{self.rng.choice(REDO)}{redo}")
-
     def know(self) -> None:
         """The answer is known, though the work may go on."""
         if self.trace.known is None:
             self.trace.known = len(self.trace.steps) - 1
 
-    def solve(self, work: Callable[[], str], checks: Sequence[Check]) -> Trace:
+    def solve(self, work: Callable[[], str], checks: Sequence[Check], most: int | None = None) -> Trace:
         """Do the work, state the answer, and verify as often as the habits say.
 
         Args:
             work: writes the steps and gives the answer.
             checks: ways to verify it that are not the first way over again: a pass that repeats what stands
                 above it teaches a model to copy its own slips, with confidence.
+            most: verification passes, where the work is long.
         """
         answer = work()
         while (last := len(self.trace.steps) - 1) in self.trace.repeats:  # what repeats here verifies the answer
@@ -222,6 +217,7 @@ class Scratchpad:
         self._working = False
         self.say(f"So the answer is {answer}.")
         passes = self.rng.choices(range(len(self.habits.passes)), self.habits.passes)[0]
+        passes = passes if most is None else min(passes, most)
         order = self.rng.sample(list(checks), len(checks))
         for number in range(passes):
             check = order[number % len(order)]
