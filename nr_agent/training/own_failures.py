@@ -138,7 +138,8 @@ def _redo_first(traced: Traced, number: int) -> str | None:
     text = traced.steps[number].text
     if any(phrase in text for phrase in (OTHER_WAY, REDO)):
         return None
-    if match := _ATTEMPT.search(text):
+    # A model that is still half taught writes another family's steps, too.
+    if traced.problem.task == "countdown" and (match := _ATTEMPT.search(text)):
         return _redo_attempt(traced, number, match)
     if match := _COUNTED.search(text):
         return _redo_count(traced, number, match[1] or match[2], text)

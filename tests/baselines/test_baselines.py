@@ -133,7 +133,7 @@ def test_deer_stops_at_the_first_trial_answer_above_its_threshold(solve, problem
 
 
 def test_deer_that_is_never_sure_asks_so_often_and_leaves_the_model_alone(solve):
-    problem = "Determine the value of q that satisfies: 6*q + 5 = 47"  # the model turns twice there
+    problem = "Solve for u: 11*u - 22 = 143"  # the model turns twice there
     bare, run = solve(Vanilla(), problem), solve(Deer(words=TURNS, threshold=1.1, max_checks=2), problem)
     assert len(run.probes) == 2 and all(len(probe.ids) <= 13 + 20 for probe in run.probes)
     assert run.text == bare.text and run.report["stop_reason"] == "finished"
@@ -183,7 +183,7 @@ def test_dynasor_on_the_model_ends_only_on_three_equal_answers(solve, problem):
 @pytest.mark.parametrize("problem", [0, 1])
 def test_nowait_never_writes_a_banned_word(solve, engine, problem):
     banned = set(word_ids(engine.codec, NoWait().words))
-    bare, run = solve(Vanilla(), problem, sampling=WARM, seed=3), solve(NoWait(), problem, sampling=WARM, seed=3)
+    bare, run = solve(Vanilla(), problem, sampling=WARM, seed=9), solve(NoWait(), problem, sampling=WARM, seed=9)
     assert banned & {token for step in bare.thoughts for token in step.ids}
     assert not banned & {token for step in run.thoughts for token in step.ids}
 

@@ -78,7 +78,7 @@ def test_a_message_has_the_answer_the_thoughts_the_usage_and_what_happened():
     store = EpisodeStore.in_memory()
     message = watched(["a slip", "better"], store=store).invoke("2+2?")
     assert message.content == "The final answer is \\boxed{42}."
-    assert message.additional_kwargs["reasoning_content"] == "a slip\n\n<|recheck|>better"
+    assert message.additional_kwargs["reasoning_content"] == "a slip\n\n<|recheck|>In detail: better"
     assert [block["type"] for block in message.content_blocks] == ["reasoning", "text"]
     facts = message.response_metadata["nr_agent"]
     episode = store.get(facts["episode_id"])

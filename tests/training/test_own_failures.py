@@ -27,6 +27,7 @@ def traced(problem, *texts):
         ("Sum", ["12+35=48"], "So 12+35=47, not what I had"),
         ("Sum", ["12+35=47"], "So 12+35=47, as I had"),
         ("Sum", ["Now 328-351=7"], "So 328-351=-23, not what I had"),
+        ("Sum", ["Try 4*7=27, 27+3=30. Not 31."], "So 4*7=28, not what I had"),  # written where nothing is searched for
         ("GCD", ["165 is 8*14"], "So 8*14=112, not what I had"),
         ("GCD", ["112 is 8*14"], "So 112 is 8*14, as I had"),
         (COUNTDOWN, ["Try 4+7=11, 11*3=31. That is 31."], "So 4+7=11, 11*3=33, not what I had. Not 31."),

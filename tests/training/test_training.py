@@ -8,7 +8,7 @@ from nr_agent.detection.traces import Traced, TracedStep
 from nr_agent.episode import Problem
 from nr_agent.errors import ConfigurationError
 from nr_agent.tasks import FAMILIES, draw, held_out
-from nr_agent.tokens import RECHECK, REDO
+from nr_agent.tokens import IN_DETAIL, RECHECK, REDO
 from nr_agent.training.corpus import IGNORED, Corpus, Example, encode_trace
 from nr_agent.training.own_failures import own_examples
 from nr_agent.training.pretrain import Phase, PretrainSettings, build_model, pretrain
@@ -98,9 +98,11 @@ def test_a_trigger_is_never_trained_and_its_remedy_is(tokenizer):
     ids, labels, _ = example
     places = [i for i, token in enumerate(ids) if token == trigger]
     assert places
-    words = len(tokenizer.encode(REDO, add_special_tokens=False))
     for place in places:
-        behind = words if tokenizer.decode(ids[place + 1 :]).startswith(REDO) else 0
+        # Either way the words that are inserted with the token are not trained either.
+        words = REDO if tokenizer.decode(ids[place + 1 :]).startswith(REDO) else IN_DETAIL
+        assert tokenizer.decode(ids[place + 1 :]).startswith(words)
+        behind = len(tokenizer.encode(words, add_special_tokens=False))
         assert labels[place : place + 1 + behind] == [IGNORED] * (1 + behind)
         assert labels[place + 1 + behind] != IGNORED
     assert trigger not in labels
