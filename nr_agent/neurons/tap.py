@@ -235,7 +235,7 @@ def _observe(
 
 def _height(output: Tensor, weight: Tensor) -> float:
     """How high a bump must be to stand out of what the output is rounded by; a power of 2, which rounds nothing."""
-    if torch.finfo(weight.dtype).eps <= torch.finfo(torch.float32).eps:
+    if not weight.is_floating_point() or torch.finfo(weight.dtype).eps <= torch.finfo(torch.float32).eps:
         return 1.0
     loud = float(output.norm(dim=-1).max() / weight.float().norm().clamp(min=1))
     return 2.0 ** math.ceil(math.log2(max(1.0, 8 * loud)))
