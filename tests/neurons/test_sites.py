@@ -5,7 +5,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from nr_agent.errors import ChannelError
-from nr_agent.models.registry import find_model
+from nr_agent.models.registry import load_engine
 from nr_agent.neurons.channels import Channel
 from nr_agent.neurons.sites import find_sites
 from nr_agent.neurons.tap import ChannelPlan, self_check
@@ -44,10 +44,12 @@ def test_projections_are_found_by_shape_and_use(family, shape, down, out):
     assert all(name.endswith(out) for kind, name in found if kind == "head")
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_model_in_half_precision_is_read(dtype):
     """Its outputs are loud, and a bump of 1 is less than what they are rounded by."""
-    model = AutoModelForCausalLM.from_pretrained(find_model("nano"), dtype=dtype).eval()
+    engine = load_engine("nano", dtype=dtype, device="cpu")
+    engine.shutdown()  # its model is all that is wanted
+    model = engine.model
     sites = find_sites(model)
     self_check(model, sites)
     down = sites[2].module
