@@ -174,21 +174,18 @@ def encode_trace(tokenizer: Any, question: str, trace: Trace, *, triggered: bool
         tokenizer: the LRM's tokenizer.
         question: the problem.
         trace: the teacher's trace.
-        triggered: second thoughts are asked for and careful steps by `<|recheck|>` and the words that go
-            with it, and behind (or, every second time, in place of) a step that repeats stands
-            `<|branch|>`; all are masked from the loss.
+        triggered: second thoughts and careful steps are asked for by `<|recheck|>` and the words that go with it,
+            and behind (or, every second time, in place of) a step that repeats stands `<|branch|>`; all are masked
+            from the loss.
     """
     page = _Page(tokenizer, prompt_ids(tokenizer, question))
     for number, step in enumerate(trace.steps):
         opening = next((phrase for phrase in OPENINGS if step[0].text.startswith(phrase)), None)
-        if triggered and (opening is not None or number in trace.careful):
-            page.write(RECHECK, trained=False)
-        if triggered and opening is not None:
-            page.write(REDO, trained=False)
-            step = [Span(step[0].text.removeprefix(opening)), *step[1:]]
-        elif triggered and number in trace.careful:
-            page.write(IN_DETAIL, trained=False)
-            step = [Span(step[0].text.removeprefix(IN_DETAIL)), *step[1:]]
+        begun = opening or (IN_DETAIL if number in trace.careful else None)
+        if triggered and begun is not None:
+            for inserted in (RECHECK, REDO if opening else IN_DETAIL):
+                page.write(inserted, trained=False)
+            step = [Span(step[0].text.removeprefix(begun)), *step[1:]]
         if triggered and number in trace.repeats and number % 2:
             continue
         if triggered and number - 1 in trace.repeats:
