@@ -200,8 +200,8 @@ def _after(episode: Episode, step: Step, decode: Callable[[Sequence[int]], str])
     for one in episode.steps:
         if one.index == step.index + 1 and one.branch == step.branch and one.kind == "answer":
             own = one.count("model") == len(one.ids) and one.start == step.start + len(step.ids)
-            own = own and not one.readings  # what was scored was written by itself
-            return one if own and decode(one.ids).strip() == END_THINK else None
+            together = own and not one.readings  # what has scores of its own was written by itself
+            return one if together and decode(one.ids).strip() == END_THINK else None
     return None
 
 
