@@ -139,7 +139,7 @@ def _comparison(levels: dict[str, Any]) -> list[str]:
     ]
     return [
         *_table(["", *levels], [*unique.values(), *controls]),
-        "## First-error F1, at the threshold that is best on held problems",
+        "## First-error F1, at the threshold that is best on the training problems' unseen scores",
         "",
         *_table(["", *levels], finding),
     ]
