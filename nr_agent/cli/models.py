@@ -43,6 +43,9 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and the finished model; a run goes on in it.")],
     size: Annotated[str, typer.Argument(help="nano, nano-llama, mini, or tiny for a trial.")] = "nano",
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of pre-training.")] = None,
+    on: Annotated[
+        str | None, typer.Option(help="A model of this size to train on, by the last phase, instead of a fresh one.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and data.")] = 0,
     problems: Annotated[
         int | None,
@@ -50,7 +53,7 @@ def train(
     ] = None,
     sft_steps: Annotated[int | None, typer.Option(min=1, help="Steps of trigger SFT.")] = None,
 ) -> None:
-    """Train an embedded model from nothing: pre-training, trigger SFT, detector, figures. Takes hours."""
+    """Train an embedded model: pre-training, trigger SFT, detector, figures. From nothing it takes hours."""
     from nr_agent.errors import ConfigurationError  # noqa: PLC0415 - kept beside the others
     from nr_agent.training.build import BuildSettings, build  # noqa: PLC0415 - imports torch
     from nr_agent.training.pretrain import SIZES, PretrainSettings  # noqa: PLC0415 - imports torch
@@ -58,6 +61,8 @@ def train(
     if size not in SIZES:
         raise ConfigurationError(f"there is no size {size!r}", hint=f"choose from: {', '.join(SIZES)}")
     pretrain = PretrainSettings(size=size, seed=seed)
+    if on is not None:
+        pretrain = pretrain.going_on(on)
     if steps is not None:
         pretrain = pretrain.shortened(steps)
     settings = BuildSettings(pretrain=pretrain)

@@ -34,9 +34,10 @@ bytes: any text goes in and comes back unchanged, every digit is a token, `<thin
 `<|branch|>` are real tokens.
 
 ## How it was made
-1. **Pre-training** on traces that a program wrote (`nr_agent.training.traces`): {steps} steps of {batch} tokens, Muon
-   and AdamW, seed {seed}. The teacher rechecks and verifies whether or not there is need, as distilled reasoning models
-   do; its planted slips are noticed at once and masked from the loss. The errors below are the model's own.
+1. **Pre-training** on traces that a program wrote (`nr_agent.training.traces`): {steps} steps of {batch} tokens
+   {start}, Muon and AdamW, seed {seed}. The teacher rechecks and verifies whether or not there is need, as
+   distilled reasoning models do; its planted slips are noticed at once and masked from the loss. The errors below are
+   the model's own.
 2. **Telltale neurons**, all the while: the first {neurons} FFN neurons of each of the last {layers} layers are taught
    to tell when a step holds a slip, repeats, or comes after the answer is known, on planted failures and its own. So
    this is an *instrumented* model: what its neurons tell says nothing of models that nobody taught to tell.
@@ -45,7 +46,7 @@ bytes: any text goes in and comes back unchanged, every digit is a token, `<thin
    token and what precedes it are masked from the loss: it reacts to the tokens and does not write them. They are also
    suppressed while it thinks.
 
-The same command makes it again: `nr-agent models train {name} --out DIR`.
+The same command makes it again: `nr-agent models train {name}{on} --out DIR`.
 
 Problems come from seeds below 1,000,000; one problem text in {held_out} was never trained on, whatever its seed,
 because small families repeat. Families and settings:
@@ -96,6 +97,8 @@ def model_readme(name: str, model: Any, build: dict[str, Any], rows: Sequence[Fa
         steps=" and then ".join(str(phase["steps"]) for phase in pretrain["phases"]),
         batch=pretrain["tokens"],
         seed=pretrain["seed"],
+        start="from fresh weights" if pretrain["start"] is None else f"from the weights of `{pretrain['start']}`",
+        on="" if pretrain["start"] is None else f" --on {pretrain['start']}",
         sft_steps=build["sft"]["steps"],
         held_out=HELD_OUT_SHARE,
         families="\n".join(f"- `{name}`: {FAMILIES[name].about} ({text})" for name, text in settings.items()),

@@ -1,4 +1,4 @@
-"""Train an embedded LRM from scratch on the teacher's traces, and its telltale neurons on what it gets wrong.
+"""Train an embedded LRM on the teacher's traces, and its telltale neurons on what it gets wrong.
 
 The run is a pure function of its settings: the data of a step depend on the seed, the step and the model's own traces,
 which are sampled at given steps and kept, and a run that was interrupted goes on from its last checkpoint as if it had
@@ -20,9 +20,18 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from safetensors.torch import save_file
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from nr_agent.errors import ConfigurationError
+from nr_agent.models.registry import find_model
 from nr_agent.tasks import FAMILIES
 from nr_agent.tokens import STEP_END
 from nr_agent.training.ahead import made_ahead, parts_on
@@ -125,6 +134,7 @@ class PretrainSettings:
         own_problems: problems a family each time.
         own_share: share of the examples that are such traces, once there are any.
         told: weight of what the telltale neurons tell in the loss.
+        start: name or folder of a model whose weights and tokenizer it begins with; fresh ones by default.
     """
 
     size: str = "nano"
@@ -144,6 +154,7 @@ class PretrainSettings:
     own_problems: int = 240
     own_share: float = 0.2
     told: float = 0.5
+    start: str | None = None
 
     @property
     def steps(self) -> int:
@@ -157,8 +168,13 @@ class PretrainSettings:
             replace(phase, steps=max(1, round(phase.steps * share)), warmup=max(1, round(phase.warmup * share)))
             for phase in self.phases
         ]
-        own_at = tuple(max(1, round(at * share)) for at in self.own_at)
+        own_at = tuple(min(at, max(1, round(at * share))) for at in self.own_at)
         return replace(self, phases=tuple(phases), own_at=own_at)
+
+    def going_on(self, start: str) -> PretrainSettings:
+        """The last phase alone, from a model that is trained already; its own traces come first, and half-way."""
+        last = self.phases[-1]
+        return replace(self, start=start, phases=(last,), own_at=(0, last.steps // 2))
 
     def phase(self, step: int) -> tuple[Phase, int]:
         """The phase that a step belongs to, and its number in it."""
@@ -204,14 +220,14 @@ def pretrain(out: Path, settings: PretrainSettings, *, log: Callable[[str], None
         The trained model.
 
     Raises:
-        ConfigurationError: `out` holds a run with other settings.
+        ConfigurationError: `out` holds a run with other settings, or the model to begin with has another shape.
     """
     out.mkdir(parents=True, exist_ok=True)
     _check_settings(out / "settings.json", settings)
     set_seed(settings.seed)
     accelerator = Accelerator()
-    tokenizer = _tokenizer(out / "tokenizer")
-    model = build_model(settings.size, tokenizer)
+    tokenizer = _tokenizer(out / "tokenizer", settings.start)
+    model = _begin(settings, tokenizer)
     telltale = Telltale(model)
     fused = worth_fusing(model, settings.steps)
     learner = Learner(model, telltale, accelerator, precision=settings.precision, told=settings.told, fused=fused)
@@ -289,10 +305,25 @@ def _resume(path: Path, model: PreTrainedModel, telltale: Telltale, optimizers: 
     return state["step"], state["tokens"]
 
 
-def _tokenizer(folder: Path) -> Any:
+def _begin(settings: PretrainSettings, tokenizer: Any) -> PreTrainedModel:
+    """A model with fresh weights, or with those that the run is to begin with."""
+    model = build_model(settings.size, tokenizer)
+    if settings.start is not None:
+        other = AutoModelForCausalLM.from_pretrained(find_model(settings.start), dtype="float32")
+        wanted, found = ({name: value.shape for name, value in one.state_dict().items()} for one in (model, other))
+        if wanted != found:
+            raise ConfigurationError(
+                f"{settings.start} does not have the shape of {settings.size}", hint="name the size that it has"
+            )
+        model.load_state_dict(other.state_dict())
+    return model
+
+
+def _tokenizer(folder: Path, start: str | None) -> Any:
     """The run's tokenizer, learned once: a run that goes on keeps its ids, whatever the teacher writes by then."""
     if not (folder / "tokenizer.json").exists():
-        train_tokenizer().save_pretrained(folder)
+        known = train_tokenizer() if start is None else AutoTokenizer.from_pretrained(find_model(start))
+        known.save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder)
 
 

@@ -85,8 +85,26 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path):
     resumed = pretrain(tmp_path / "cut", settings, log=lambda _: None)
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
+
     with pytest.raises(ConfigurationError, match="other settings"):
         pretrain(tmp_path / "cut", PretrainSettings(size="tiny", phases=(Phase(7, 3e-3),)), log=lambda _: None)
+
+
+def test_a_run_can_go_on_from_a_model_with_the_last_phase_alone(tmp_path):
+    settings = PretrainSettings(
+        size="tiny", phases=(Phase(3, 3e-3), Phase(2, 1e-9, warmup=1)), tokens=600, own_at=(2,), own_problems=1
+    )
+    before = pretrain(tmp_path / "first", settings, log=lambda _: None)
+    begun = str(tmp_path / "first" / "model")
+    told = []
+    after = pretrain(tmp_path / "second", settings.going_on(begun), log=told.append)
+    # At such a rate nothing moves but by the rounding of what was saved.
+    for a, b in zip(before.parameters(), after.parameters(), strict=True):
+        assert torch.allclose(a.to(torch.bfloat16).float(), b, atol=1e-6)
+    assert sum(line.startswith("sampling own traces") for line in told) == 2
+    assert (tmp_path / "second" / "own-0.jsonl").exists()
+    with pytest.raises(ConfigurationError, match="does not have the shape of nano"):
+        pretrain(tmp_path / "third", PretrainSettings(start=begun), log=lambda _: None)
 
 
 def test_a_trigger_is_never_trained_and_its_remedy_is(tokenizer):
