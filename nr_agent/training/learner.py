@@ -59,7 +59,7 @@ class Learner:
         self.accelerator = accelerator
         self.told = told
         self.model.to(accelerator.device)
-        self.worker = copy.deepcopy(model).to(_dtype(precision, accelerator.device))
+        self.worker = copy.deepcopy(model).to(quick_type(precision, accelerator.device))
         # Rows are short, and filled up behind their end alone: a causal mask is all that is needed.
         self.worker.set_attn_implementation(_DENSE)
         if telltale is not None:
@@ -126,6 +126,14 @@ class Learner:
         return pairs
 
 
+def quick_type(precision: Literal["auto", "bf16", "fp32"], device: torch.device) -> torch.dtype:
+    """The type to compute in: see `PretrainSettings.precision`."""
+    if precision == "auto":
+        fast = device.type != "cpu" or torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
 def worth_fusing(model: Any, steps: int) -> bool:
     """Whether compiling pays for so many optimiser steps: 250 of nano are enough, a smoke run of tiny is not."""
     weights: int = sum(weight.numel() for weight in model.parameters())
@@ -148,13 +156,6 @@ def _compiles() -> bool:
         warnings.warn(f"layers are not compiled, training takes longer: {error}", stacklevel=3)
         return False
     return True
-
-
-def _dtype(precision: str, device: torch.device) -> torch.dtype:
-    if precision == "auto":
-        fast = device.type != "cpu" or torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if fast else torch.float32
-    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 def _dense(

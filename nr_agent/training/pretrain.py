@@ -36,7 +36,8 @@ from nr_agent.tasks import FAMILIES
 from nr_agent.tokens import STEP_END
 from nr_agent.training.ahead import made_ahead, parts_on
 from nr_agent.training.corpus import IGNORED, Batch, Corpus, Example
-from nr_agent.training.learner import Learner, worth_fusing
+from nr_agent.training.learner import Learner, quick_type, worth_fusing
+from nr_agent.training.muon import Muon
 from nr_agent.training.own_rounds import own_round
 from nr_agent.training.telltale import Telltale
 from nr_agent.training.tokenizer import train_tokenizer
@@ -231,8 +232,9 @@ def pretrain(out: Path, settings: PretrainSettings, *, log: Callable[[str], None
     telltale = Telltale(model)
     fused = worth_fusing(model, settings.steps)
     learner = Learner(model, telltale, accelerator, precision=settings.precision, told=settings.told, fused=fused)
-    optimizers = _optimizers(model, telltale, settings.phases[0].learning_rate)
     device = accelerator.device
+    quick = quick_type(settings.precision, device)
+    optimizers = _optimizers(model, telltale, settings.phases[0].learning_rate, quick)
     corpus = Corpus(tokenizer, longest=settings.longest, seed=settings.seed, parts=parts_on(device))
     step_end = tokenizer.encode(STEP_END, add_special_tokens=False)[0]
     done, seen = _resume(out / STATE_FILE, model, telltale, optimizers)
@@ -337,13 +339,15 @@ def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _optimizers(model: PreTrainedModel, telltale: Telltale, rate: float) -> list[torch.optim.Optimizer]:
+def _optimizers(
+    model: PreTrainedModel, telltale: Telltale, rate: float, dtype: torch.dtype
+) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for embeddings, norms and the telltale's readings."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
     chosen = {id(p) for p in matrices}
     others = [p for p in (*model.parameters(), *telltale.parameters()) if id(p) not in chosen]
     return [
-        torch.optim.Muon(matrices, lr=rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        Muon(matrices, rate, weight_decay=0.05, dtype=dtype),
         torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
