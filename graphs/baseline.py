@@ -119,7 +119,7 @@ def create_baseline(
     Raises:
         ModelError: the model cannot be loaded.
         ChannelError: the baseline reads channels that the model does not have.
-        ConfigurationError: a part is something else.
+        ConfigurationError: a part is something else, or the engine's channels are read for a detector.
     """
     if isinstance(baseline, type) or not callable(getattr(baseline, "think", None)):
         raise ConfigurationError(
@@ -141,7 +141,7 @@ def create_baseline(
     )
     plan = getattr(baseline, "plan", None)
     if plan is not None:
-        engine.attach(plan)
+        engine.attach(plan, replace=False)
     own: Any = baseline
     parameters = {item.name: getattr(own, item.name) for item in fields(own) if item.metadata.get("record", True)}
     settings = {"mode": remedies.mode, "control": False, "baseline": parameters}

@@ -125,6 +125,8 @@ def build_reasoner(
     watching: object = detector  # whether it can do more than a detector has to
     if chosen.alarms and isinstance(watching, Calibrated):
         detector = watching.at(chosen.alarms)
+    if detector is not None:
+        engine.attach(detector.plan, replace=False)  # another reasoner on this engine may need what is read
     remedies = Remedies(engine.codec, choose_mode(engine.codec, mode))
     parts = Parts(
         engine=engine,
@@ -136,8 +138,6 @@ def build_reasoner(
         control=control,
         memory=Memory(detector),
     )
-    if detector is not None:
-        engine.attach(detector.plan)
     settings = {"mode": remedies.mode, "control": control}
     nodes = {
         "open": Open(parts, budget=budget, seed=seed, settings=settings),

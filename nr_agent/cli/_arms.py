@@ -104,6 +104,7 @@ class Bench:
         from nr_agent.graphs import create_reasoner  # noqa: PLC0415 - imports LangGraph
         from nr_agent.graphs.baseline import create_baseline  # noqa: PLC0415 - imports LangGraph
 
+        self.engine.attach(None)  # the arms take turns, and each has channels of its own read
         if name == "vanilla":
             return create_reasoner(self.engine, detector=None, control=False, **self.common)
         watch = self._detector(name, task, rates)

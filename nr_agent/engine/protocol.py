@@ -296,11 +296,20 @@ class Engine(Protocol):
     capabilities: Capabilities
     codec: TextCodec
 
-    def attach(self, plan: TapPlan | None) -> TapLayout:
+    def attach(self, plan: TapPlan | None, *, replace: bool = True) -> TapLayout:
         """Choose the channels to read from now on; None reads nothing.
+
+        Args:
+            plan: chooses them.
+            replace: whether channels that are read already give way to it. Otherwise they stay: what reads none is
+                content with that, and what reads others is refused.
+
+        Returns:
+            The channels that are read now.
 
         Raises:
             ChannelError: a channel does not exist, or the tap failed its numeric self-check.
+            ConfigurationError: other channels are read, and they are not to be replaced.
         """
         ...
 

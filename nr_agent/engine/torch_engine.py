@@ -110,16 +110,26 @@ class TorchEngine:
             context=self.capabilities.context,
         )
 
-    def attach(self, plan: TapPlan | None) -> TapLayout:
+    def attach(self, plan: TapPlan | None, *, replace: bool = True) -> TapLayout:
         """Choose the channels to read from now on; None reads nothing."""
         with self._scheduler.paused():
             # A plan that fails leaves the old tap in place.
             tap = plan.install(self.model) if plan is not None else None
+            wanted, read = (one.layout if one else TapLayout() for one in (tap, self._tap))
+            if read.channels and not replace:
+                if tap is not None:
+                    tap.remove()
+                if wanted not in (read, TapLayout()):
+                    raise ConfigurationError(
+                        f"{len(read.channels)} channels of {self.name} are read already, and they are others",
+                        hint="share one detector, or load a second engine; engine.attach(None) ends the reading",
+                    )
+                return read
             if self._tap is not None:
                 self._tap.remove()
             self._tap = tap
             self._scheduler.read_with(tap)
-        return tap.layout if tap else TapLayout()
+        return wanted
 
     def open(self, prompt: Sequence[int], *, seed: int = 0) -> SequenceRef:
         """Begin a sequence with a prompt; it is computed with the first step."""

@@ -155,7 +155,7 @@ class ScriptedEngine:
         """How many sequences are open: 0 after an episode that cleaned up behind itself."""
         return len(self._sequences)
 
-    def attach(self, plan: TapPlan | None) -> TapLayout:
+    def attach(self, plan: TapPlan | None, *, replace: bool = True) -> TapLayout:
         """There are no channels: only a plan that asks for none can be attached.
 
         Raises:

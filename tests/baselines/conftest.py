@@ -52,6 +52,7 @@ def solve(engine):
     """Solve a problem as a baseline does; every token that the engine was asked for is in the record."""
 
     def solve(baseline, problem=0, *, sampling=None, thinker=engine, seed=0, **budget):
+        thinker.attach(None)
         counted = Counting(thinker)
         store = EpisodeStore.in_memory()
         graph = create_baseline(
@@ -63,7 +64,10 @@ def solve(engine):
             seed=seed,
         )
         text = PROBLEMS[problem] if isinstance(problem, int) else problem
-        report = graph.invoke({"messages": [("user", text)]})["reasoning"]
+        try:
+            report = graph.invoke({"messages": [("user", text)]})["reasoning"]
+        finally:
+            thinker.attach(None)  # other tests on this engine have other channels read
         episode = store.get(report["episode_id"])
         assert report["usage"]["output"] == counted.written
         assert episode.ids == kept_ids(episode)

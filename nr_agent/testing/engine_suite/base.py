@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nr_agent.engine.protocol import Engine, ExtendRequest, Sampling, Segment, SequenceRef, StopSpec, TapPlan
+from nr_agent.engine.protocol import (
+    Engine,
+    ExtendRequest,
+    Sampling,
+    Segment,
+    SequenceRef,
+    StopSpec,
+    Tap,
+    TapLayout,
+    TapPlan,
+)
 from nr_agent.errors import ChannelError, UnknownSequenceError
 
 if TYPE_CHECKING:
@@ -179,6 +189,18 @@ class Broken:
 
     def install(self, model: Any) -> Any:
         raise ChannelError("there are no such channels")
+
+
+class Reversed:
+    """A plan for the channels of another, in the other order as far as it says."""
+
+    def __init__(self, plan: TapPlan) -> None:
+        self.plan = plan
+
+    def install(self, model: Any) -> Tap:
+        tap = self.plan.install(model)
+        tap.layout = TapLayout(tap.layout.channels[::-1])
+        return tap
 
 
 def think_in_steps(

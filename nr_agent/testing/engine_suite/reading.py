@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from nr_agent.engine.protocol import Engine, ExtendRequest, StopSpec
-from nr_agent.errors import ChannelError
+from nr_agent.errors import ChannelError, ConfigurationError
 from nr_agent.testing.engine_suite.base import (
     PATIENCE,
     WARM,
     Broken,
     Read,
+    Reversed,
     Suite,
     in_threads,
     wait_until,
@@ -76,6 +77,21 @@ class Reading(Suite):
                 engine.attach(Broken())
             read = Read(engine, engine.open(self._prompt(engine)))
             read.extend(6)
+        finally:
+            engine.attach(None)
+        self._compare(engine, plan, read)
+
+    def test_a_plan_that_is_not_to_replace_another_leaves_it_in_place(self, engine: Engine) -> None:
+        plan = self._attach(engine)
+        try:
+            layout = engine.attach(plan, replace=False)
+            assert engine.attach(None, replace=False) == layout
+            with pytest.raises(ConfigurationError):
+                engine.attach(Reversed(plan), replace=False)
+            read = Read(engine, engine.open(self._prompt(engine)))
+            read.extend(6)
+            engine.attach(None)
+            assert engine.attach(Reversed(plan), replace=False) != layout
         finally:
             engine.attach(None)
         self._compare(engine, plan, read)
