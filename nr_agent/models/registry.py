@@ -127,6 +127,7 @@ def load_engine(
     folder = find_model(model)
     _check_map(device, device_map, offload_folder)
     import torch  # noqa: PLC0415 - slow to import
+    from safetensors import SafetensorError  # noqa: PLC0415 - beside its use
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415 - slow to import
     from transformers.utils import logging  # noqa: PLC0415 - slow to import
 
@@ -149,7 +150,7 @@ def load_engine(
             device_map=device_map if device_map is None or isinstance(device_map, str) else dict(device_map),
             offload_folder=offload_folder,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"the checkpoint in {folder} cannot be loaded: {reason}", hint="check the folder") from error
     if device_map is None:  # otherwise accelerate has put everything in its place
@@ -186,7 +187,8 @@ def load_detector(model: str, engine: TorchEngine, *, folder: str | Path | None 
     if place is None or not (place / "detector.json").is_file():
         missing = f": {place / 'detector.json'} is missing" if place else ""
         raise DetectorError(
-            f"{model} has no detector{missing}", hint=f"run without one (--no-control), or {to_fit(model, place)}"
+            f"{model} has no detector{missing}",
+            hint=f"run without one (--no-control), or {to_fit(model, place)}",
         )
     return NeuronDetector.load(place, engine)
 
