@@ -221,9 +221,7 @@ def load_parts(
     loaded = registry.load_engine(engine)
     if detector != "auto":
         return loaded, detector
-    if not (registry.find_model(engine) / registry.DETECTOR_FOLDER).is_dir():
-        return loaded, None
-    return loaded, registry.load_detector(engine, loaded)
+    return loaded, registry.load_detector(engine, loaded) if registry.has_detector(engine) else None
 
 
 def _check_detector(engine: Engine, detector: Detector | None) -> None:

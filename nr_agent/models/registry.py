@@ -188,7 +188,7 @@ def load_detector(model: str, engine: TorchEngine, *, folder: str | Path | None 
         missing = f": {place / 'detector.json'} is missing" if place else ""
         raise DetectorError(
             f"{model} has no detector{missing}",
-            hint=f"run without one (--no-control), or {to_fit(model, place)}",
+            hint=f"run without one (--no-control, detector=None), or {to_fit(model, place)}",
         )
     return NeuronDetector.load(place, engine)
 

@@ -23,3 +23,13 @@ def test_a_checkpoint_that_was_cut_off_is_a_model_error(folder):
     weights.write_bytes(weights.read_bytes()[:-1000])
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_engine(str(folder))
+
+
+def test_an_empty_detector_folder_is_no_detector(folder):
+    (folder / "detector").mkdir()
+    reasoner = create_reasoner(str(folder))
+    parts = parts_of(reasoner)
+    assert parts.detector is None and reasoner.invoke(EQUATION)["reasoning"]["answer"]
+    with pytest.raises(DetectorError, match=r"detector\.json is missing\n.*--no-control, detector=None"):
+        load_detector(str(folder), parts.engine)
+    parts.engine.shutdown()
