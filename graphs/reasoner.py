@@ -66,7 +66,8 @@ def create_reasoner(
 
     Args:
         engine: thinks; or the name or folder of a model that is to be loaded.
-        detector: watches. `auto` is the one that ships with a model given by name; None watches nothing.
+        detector: watches. `auto` is the model's own, in the folder that it was loaded from, if there is one there; None
+            watches nothing.
         policies: decide on failure events: a pack's name, a file, or policies by level or kind.
         store: keeps the episodes; in memory by default.
         budget: what an episode may cost.
@@ -212,16 +213,23 @@ def next_node(channels: Channels) -> str:
 def load_parts(
     engine: Engine | str | Path, detector: Detector | Literal["auto"] | None
 ) -> tuple[Engine, Detector | None]:
-    """The engine, loaded where it is given by name, and its detector, where it ships with one and that is wanted."""
-    if not isinstance(engine, str | Path):
-        return engine, None if detector == "auto" else detector
-    engine = str(engine)
+    """The engine, loaded where it is given by name, and its detector; `auto` is its model's own, if there is one."""
+    if isinstance(engine, str | Path):
+        from nr_agent.models.registry import load_engine  # noqa: PLC0415 - imports torch when it loads
+
+        engine = load_engine(str(engine))
+    return engine, _own_detector(engine) if detector == "auto" else detector
+
+
+def _own_detector(engine: Any) -> Detector | None:
+    """The detector in the folder that an engine's model came from; engines that were made by hand know of none."""
+    folder: Path | None = getattr(engine, "folder", None)
+    if folder is None:
+        return None
     from nr_agent.models import registry  # noqa: PLC0415 - imports torch when it loads
 
-    loaded = registry.load_engine(engine)
-    if detector != "auto":
-        return loaded, detector
-    return loaded, registry.load_detector(engine, loaded) if registry.has_detector(engine) else None
+    place = folder / registry.DETECTOR_FOLDER
+    return registry.load_detector(engine.name, engine, folder=place) if (place / "detector.json").is_file() else None
 
 
 def _check_detector(engine: Engine, detector: Detector | None) -> None:

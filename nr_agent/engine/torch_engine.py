@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -67,6 +68,7 @@ class TorchEngine:
         fingerprint: identifies the weights (see `nr_agent.models.fingerprint`).
         context: longest sequence; the model's own limit by default.
         limits: how much the engine may hold.
+        folder: where the model came from, and where its own detector is looked for.
 
     Raises:
         ModelError: the architecture cannot be run.
@@ -82,6 +84,7 @@ class TorchEngine:
         fingerprint: str,
         context: int | None = None,
         limits: Limits | None = None,
+        folder: Path | None = None,
     ) -> None:
         limits = limits or Limits()
         if limits.batch > 1 and (ranks := ranks_of(model)) > 1:
@@ -91,6 +94,7 @@ class TorchEngine:
             )
         self.name = name
         self.fingerprint = fingerprint
+        self.folder = folder
         self.model = model.eval()
         self.runner = Runner(self.model, memory=limits.memory)
         own = int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))

@@ -155,7 +155,14 @@ def load_engine(
         raise ModelError(f"the checkpoint in {folder} cannot be loaded: {reason}", hint="check the folder") from error
     if device_map is None:  # otherwise accelerate has put everything in its place
         loaded.to(device)
-    return TorchEngine(loaded, tokenizer, name=folder.name, fingerprint=fingerprint(loaded), limits=limits)
+    return TorchEngine(
+        loaded,
+        tokenizer,
+        name=folder.name,
+        fingerprint=fingerprint(loaded),
+        limits=limits,
+        folder=folder.absolute(),  # it is still there when the process has gone elsewhere
+    )
 
 
 def _check_map(

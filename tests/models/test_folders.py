@@ -4,10 +4,11 @@ import shutil
 
 import pytest
 
-from nr_agent import create_reasoner
+from nr_agent import ChatNeuReasoner, create_reasoner
+from nr_agent.engine.torch_engine import TorchEngine
 from nr_agent.errors import DetectorError, ModelError
-from nr_agent.graphs.reasoner import parts_of
-from nr_agent.models.registry import find_model, load_detector, load_engine
+from nr_agent.graphs.reasoner import load_parts, parts_of
+from nr_agent.models.registry import find_model, has_detector, load_detector, load_engine
 
 EQUATION = {"messages": [("user", "Solve for x: 12*x + 7 = 91")]}
 
@@ -33,3 +34,28 @@ def test_an_empty_detector_folder_is_no_detector(folder):
     with pytest.raises(DetectorError, match=r"detector\.json is missing\n.*--no-control, detector=None"):
         load_detector(str(folder), parts.engine)
     parts.engine.shutdown()
+
+
+def test_an_engine_brings_its_models_own_detector(nano):
+    own = load_detector("nano", nano)
+    for reasoner in (create_reasoner(nano), ChatNeuReasoner(engine=nano)._reasoner()):
+        detector = parts_of(reasoner).detector
+        assert detector is not None and detector.id == own.id
+    report = create_reasoner(nano).invoke(EQUATION)["reasoning"]
+    assert {event["detector"] for event in report["events"]} == {own.id}
+    assert parts_of(create_reasoner(nano, detector=None)).detector is None
+
+
+def test_an_engine_without_a_detector_beside_its_model_is_watched_by_none(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    engine = load_engine(folder.name)
+    by_hand = TorchEngine(engine.model, engine.codec.tokenizer, name="mine", fingerprint=engine.fingerprint)
+    assert load_parts(by_hand, "auto") == (by_hand, None)
+    assert load_parts(engine, "auto") == (engine, None)
+    shutil.copytree(find_model("nano") / "detector", folder / "detector")
+    monkeypatch.chdir("/")
+    assert has_detector(str(folder)) and load_parts(engine, "auto")[1] is not None
+    shutil.rmtree(folder)
+    assert load_parts(engine, "auto") == (engine, None)
+    for one in (by_hand, engine):
+        one.shutdown()
