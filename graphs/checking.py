@@ -80,6 +80,18 @@ def read_sampling(given: Sampling | Mapping[str, Any] | None, default: Sampling 
     return replace(default, **given)
 
 
+def read_stop(given: object) -> list[str]:
+    """The strings that end an answer.
+
+    Raises:
+        ConfigurationError: it is something else than a text, or a list of texts.
+    """
+    strings = [given] if isinstance(given, str) else given
+    if not isinstance(strings, list | tuple) or not all(isinstance(string, str) for string in strings):
+        _refuse("stop", given, "give a text, or a list of texts")
+    return list(strings)
+
+
 def _lacks(part: object, names: tuple[str, ...]) -> bool:
     return isinstance(part, type) or any(not hasattr(part, name) for name in names)
 

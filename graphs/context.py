@@ -85,7 +85,6 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "task": _TEXT,
     "problem_seed": _NUMBER,
     "metadata": ((Mapping,), "a dict"),
-    "stop": ((str, list, tuple), "a text, or a list of texts"),
     "tools": _LIST,
     "tool_choice": _TEXT,
 }

@@ -15,7 +15,7 @@ from nr_agent.engine.protocol import Sampling
 from nr_agent.episode import Episode, Problem, Step
 from nr_agent.errors import ContextLengthError
 from nr_agent.graphs.budget import Budget
-from nr_agent.graphs.checking import read_budget, read_sampling
+from nr_agent.graphs.checking import read_budget, read_sampling, read_stop
 from nr_agent.graphs.context import ReasonerContext, read_context
 from nr_agent.graphs.control import Control
 from nr_agent.graphs.conversation import find_problem, to_template
@@ -60,6 +60,7 @@ class Open:
         budget = read_budget(context.budget, self.budget)
         seed = self.seed if context.seed is None else context.seed
         sampling = read_sampling(context.sampling, self.parts.sampling)
+        stop = read_stop(context.stop)
         prompt = self._render(state["messages"], context)
         self._check_length(len(prompt))
         episode_id = new_id()
@@ -73,7 +74,7 @@ class Open:
             "seed": seed,
             "budget": budget.model_dump(mode="json"),
             "sampling": plain(sampling),
-            "stop": [context.stop] if isinstance(context.stop, str) else list(context.stop),
+            "stop": stop,
             "lead": lead(context.tools, context.tool_choice),
             "sequence": sequence,
             "branch": "main",

@@ -8,6 +8,7 @@ from typing import Any
 
 from nr_agent.errors import ConfigurationError
 from nr_agent.graphs.budget import Budget
+from nr_agent.graphs.checking import read_stop
 
 DRAWN = ("temperature", "top_p", "top_k")
 """The sampling's settings that a chat model has."""
@@ -53,8 +54,7 @@ class Options:
     @property
     def stop(self) -> list[str]:
         """Strings that end the answer."""
-        given = self.settings["stop"] or ()
-        return [string for string in ([given] if isinstance(given, str) else given) if string]
+        return [string for string in read_stop(self.settings["stop"] or ()) if string]
 
     @property
     def tools(self) -> Sequence[Mapping[str, Any]]:

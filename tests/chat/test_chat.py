@@ -313,3 +313,11 @@ def test_a_model_that_spells_its_closing_is_read_as_well():
     assert message.content == "It is 4."
     episode = store.get(message.response_metadata["nr_agent"]["episode_id"])
     assert read_reply(episode, engine.codec).text == "It is 4."
+
+
+def test_strings_that_end_the_answer_are_strings_before_anything_is_thought(chat):
+    with pytest.raises(ConfigurationError, match="a list of texts"):
+        chat.invoke(QUESTION, stop=[5])
+    with pytest.raises(ConfigurationError, match="a list of texts"):
+        chat._reasoner().invoke({"messages": [("user", QUESTION)]}, {"configurable": {"nr_agent": {"stop": [5]}}})
+    assert not list(chat._parts().store.find())

@@ -79,6 +79,8 @@ def test_a_wrong_part_is_refused_before_anything_is_made(wrong, says):
         {"problem_seed": "x"},
         {"metadata": [1]},
         {"stop": 3},
+        {"stop": [5]},
+        {"stop": ["boxed", None]},
         {"tools": "f"},
         {"tool_choice": 3},
         {"budget": 3},
