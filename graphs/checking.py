@@ -81,7 +81,7 @@ def read_sampling(given: Sampling | Mapping[str, Any] | None, default: Sampling 
 
 
 def read_stop(given: object) -> list[str]:
-    """The strings that end an answer.
+    """The strings that end an answer; an empty one ends none.
 
     Raises:
         ConfigurationError: it is something else than a text, or a list of texts.
@@ -89,7 +89,7 @@ def read_stop(given: object) -> list[str]:
     strings = [given] if isinstance(given, str) else given
     if not isinstance(strings, list | tuple) or not all(isinstance(string, str) for string in strings):
         _refuse("stop", given, "give a text, or a list of texts")
-    return list(strings)
+    return [string for string in strings if string]
 
 
 def _lacks(part: object, names: tuple[str, ...]) -> bool:

@@ -54,7 +54,7 @@ class Options:
     @property
     def stop(self) -> list[str]:
         """Strings that end the answer."""
-        return [string for string in read_stop(self.settings["stop"] or ()) if string]
+        return read_stop(self.settings["stop"] or ())
 
     @property
     def tools(self) -> Sequence[Mapping[str, Any]]:

@@ -321,3 +321,13 @@ def test_strings_that_end_the_answer_are_strings_before_anything_is_thought(chat
     with pytest.raises(ConfigurationError, match="a list of texts"):
         chat._reasoner().invoke({"messages": [("user", QUESTION)]}, {"configurable": {"nr_agent": {"stop": [5]}}})
     assert not list(chat._parts().store.find())
+
+
+@pytest.mark.parametrize("stop", ["", [""], ["", "no such text"]])
+def test_an_empty_string_ends_no_answer(chat, stop):
+    usual = chat.invoke(QUESTION)
+    assert plain(chat.invoke(QUESTION, stop=stop)) == plain(usual)
+    told = {"configurable": {"nr_agent": {"stop": stop}}}
+    output = chat._reasoner().invoke({"messages": [("user", QUESTION)]}, told)
+    tokens = usual.usage_metadata
+    assert output["reasoning"]["usage"]["output"] == tokens["output_tokens"]
