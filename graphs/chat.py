@@ -62,7 +62,8 @@ class ChatNeuReasoner(BaseChatModel):
         top_p: likewise.
         top_k: likewise.
         seed: of the sampling: the same seed gives the same message. None draws one for every run.
-        max_tokens: most tokens of thinking and answer together; the answer gets up to a quarter of them.
+        max_tokens: most tokens of thinking and answer together, and of what closes the thinking; the answer gets up to
+            a quarter of them. Too few for that are refused when the model is called.
         timeout: seconds after which the thinking is closed and the answer asked for.
         stop: strings that end the answer.
         max_retries: taken for compatibility; there is no connection that could fail.
@@ -227,10 +228,12 @@ class ChatNeuReasoner(BaseChatModel):
         """What becomes of the events, and what the run is told."""
         own = {name: getattr(self, name) for name in ("model", "seed", "max_tokens", "timeout", "stop", *DRAWN)}
         options = Options(own, call if stop is None else {**call, "stop": stop})
+        begun = parts.engine.codec.encode(lead(options.tools, options.choice))
+        between = len(parts.remedies.closing(boundary=False)) + len(begun)  # where the thinking is cut within a step
         told = {
             "seed": options.seed,
             "sampling": options.sampling,
-            "budget": options.budget(self.budget, len(parts.remedies.closing())),
+            "budget": options.budget(self.budget, between),
             "stop": options.stop,
             "tools": options.tools,
             "tool_choice": options.choice,

@@ -66,20 +66,26 @@ class Options:
         """The tool that has to be called, or `any`."""
         return read_choice(self.settings.get("tool_choice")) if self.tools else None
 
-    def budget(self, usual: Budget, closing: int) -> dict[str, Any]:
+    def budget(self, usual: Budget, between: int) -> dict[str, Any]:
         """What differs from the reasoner's.
 
         Args:
             usual: how long an answer may be, whatever the call says.
-            closing: tokens that it takes to close the thinking.
+            between: tokens that it takes to close the thinking and to begin the answer.
+
+        Raises:
+            ConfigurationError: so few tokens that a thought and an answer do not fit into them.
         """
         changed: dict[str, Any] = {}
         if self.settings["max_tokens"] is not None:
-            most = int(self.settings["max_tokens"])
-            if most < 1:
-                raise ConfigurationError(f"max_tokens is {most}", hint="give 1 or more, or None for the budget's own")
-            answer = min(usual.max_answer_tokens, max(1, most // 4))
-            changed |= {"max_tokens": max(1, most - answer - closing), "max_answer_tokens": answer}
+            most, least = int(self.settings["max_tokens"]), between + 2
+            if most < least:
+                raise ConfigurationError(
+                    f"max_tokens is {most}, and {between} go between thinking and answer",
+                    hint=f"give {least} or more, or None for the budget's own",
+                )
+            answer = min(usual.max_answer_tokens, max(1, most // 4), most - between - 1)
+            changed |= {"max_tokens": most - answer - between, "max_answer_tokens": answer}
         if self.settings["timeout"] is not None:
             changed["max_seconds"] = float(self.settings["timeout"])
         return changed

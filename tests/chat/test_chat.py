@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 import threading
@@ -131,9 +132,14 @@ def test_seed_and_temperature_are_the_calls_own(chat):
 
 
 def test_max_tokens_bounds_thinking_and_answer_together(chat):
-    for most in (20, 60):
+    with pytest.raises(ConfigurationError, match=r"max_tokens is 5, .*\n.*give \d+ or more") as caught:
+        chat.invoke(QUESTION, max_tokens=5)
+    least = int(re.search(r"\d+", caught.value.hint)[0])
+    with pytest.raises(ConfigurationError, match="or more"):
+        chat.invoke(QUESTION, max_tokens=least - 1)
+    for most in (least, least + 1, 20, 60):
         message = chat.invoke(QUESTION, max_tokens=most, seed=5)
-        assert message.usage_metadata["output_tokens"] <= most + 1 and message.content
+        assert message.usage_metadata["output_tokens"] <= most and message.content
 
 
 def test_conversation_of_several_turns_and_results_of_tools_is_read(chat):
