@@ -43,8 +43,8 @@ class Options:
     @property
     def seed(self) -> int:
         """Of the sampling, drawn where there is none."""
-        seed = self.settings["seed"]
-        return secrets.randbits(31) if seed is None else int(seed)
+        seed: int | None = self.settings["seed"]
+        return secrets.randbits(31) if seed is None else seed
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -78,16 +78,16 @@ class Options:
         """
         changed: dict[str, Any] = {}
         if self.settings["max_tokens"] is not None:
-            most, least = int(self.settings["max_tokens"]), between + 2
-            if most < least:
+            most, least = self.settings["max_tokens"], between + 2
+            if isinstance(most, bool) or not isinstance(most, int) or most < least:
                 raise ConfigurationError(
-                    f"max_tokens is {most}, and {between} go between thinking and answer",
+                    f"max_tokens is {most!r}, and {between} go between thinking and answer",
                     hint=f"give {least} or more, or None for the budget's own",
                 )
             answer = min(usual.max_answer_tokens, max(1, most // 4), most - between - 1)
             changed |= {"max_tokens": most - answer - between, "max_answer_tokens": answer}
         if self.settings["timeout"] is not None:
-            changed["max_seconds"] = float(self.settings["timeout"])
+            changed["max_seconds"] = self.settings["timeout"]
         return changed
 
 

@@ -216,6 +216,22 @@ def test_the_chat_model_refuses_calls_without_sense_and_takes_one_stop():
         ChatNeuReasoner(engine=engine(tools=True)).bind_tools([{"name": "f", "parameters": {}}], tool_choice={"x": 1})
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("seed", "x", "seed is 'x'"),
+        ("seed", 1.5, "seed is 1.5"),
+        ("max_tokens", "x", "max_tokens is 'x'"),
+        ("timeout", "x", "max_seconds"),
+        ("temperature", "x", "temperature is 'x'"),
+    ],
+)
+def test_a_setting_of_a_call_that_is_no_number_is_refused_before_there_is_an_episode(name, value, says, nano, store):
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        ChatNeuReasoner(engine=nano, detector=None, store=store).invoke("2+2?", **{name: value})
+    assert caught.value.hint and list(store.find()) == []
+
+
 def test_sampling_is_checked_wherever_it_is_made():
     with pytest.raises(ConfigurationError, match="top_p is 2"):
         Sampling(top_p=2)
