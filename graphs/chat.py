@@ -25,6 +25,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, field_validator
 from nr_agent.errors import ToolsUnsupportedError
 from nr_agent.graphs.apart import astream_apart, find_writer, stream_apart
 from nr_agent.graphs.budget import Budget
+from nr_agent.graphs.checking import check_engine
 from nr_agent.graphs.chunks import Chunks
 from nr_agent.graphs.conversation import to_template
 from nr_agent.graphs.options import DRAWN, Options, read_choice
@@ -141,6 +142,13 @@ class ChatNeuReasoner(BaseChatModel):
     @classmethod
     def _may_be_one(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value or []
+
+    @field_validator("engine")
+    @classmethod
+    def _is_one(cls, value: Any) -> Any:
+        if value is not None:
+            check_engine(value, hint="give load_engine(...), or a model's name or folder as model=...")
+        return value
 
     @property
     def _llm_type(self) -> str:

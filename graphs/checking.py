@@ -23,14 +23,23 @@ def check_parts(engine: object, detector: object, store: object, seed: object) -
     Raises:
         ConfigurationError: one of them is something else.
     """
-    if _lacks(engine, _ENGINE):
-        _refuse("engine", engine, "give a model's name or folder, or load_engine(...)")
+    check_engine(engine)
     if detector is not None and _lacks(detector, _DETECTOR):
         _refuse("detector", detector, "give load_detector(folder, engine), 'auto', or None to watch nothing")
     if store is not None and _lacks(store, _STORE):
         _refuse("store", store, "give EpisodeStore('episodes.db') or EpisodeStore('postgresql://...')")
     if isinstance(seed, bool) or not isinstance(seed, int):
         _refuse("seed", seed, "give a whole number")
+
+
+def check_engine(engine: object, *, hint: str = "give a model's name or folder, or load_engine(...)") -> None:
+    """Look at what is to think.
+
+    Raises:
+        ConfigurationError: it is no engine.
+    """
+    if _lacks(engine, _ENGINE):
+        _refuse("engine", engine, hint)
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -232,6 +232,12 @@ def test_a_setting_of_a_call_that_is_no_number_is_refused_before_there_is_an_epi
     assert caught.value.hint and list(store.find()) == []
 
 
+@pytest.mark.parametrize("wrong", [5, "nano", ScriptedEngine])
+def test_what_is_no_engine_becomes_no_chat_model(wrong):
+    with pytest.raises(ConfigurationError, match=r"engine is .*\n.*load_engine"):
+        ChatNeuReasoner(engine=wrong).invoke("2+2?")
+
+
 def test_sampling_is_checked_wherever_it_is_made():
     with pytest.raises(ConfigurationError, match="top_p is 2"):
         Sampling(top_p=2)
