@@ -34,6 +34,11 @@ def as_tool(reasoner: Reasoner, name: str = "solve_hard_problem", description: s
     """
     if not isinstance(reasoner, CompiledStateGraph):
         raise ConfigurationError(f"a {type(reasoner).__name__} is no reasoner", hint="give create_reasoner(...)")
+    if "reasoning" not in reasoner.output_channels:
+        raise ConfigurationError(
+            f"the graph {reasoner.name!r} is no reasoner: no `reasoning` comes out of it",
+            hint="give create_reasoner(...), or a graph with a reasoner in it whose state has `reasoning`",
+        )
 
     def solve(question: str, config: RunnableConfig) -> tuple[str, ReasoningReport]:
         return _result(reasoner.invoke(_input(question), _own_limit(config)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from graphs_helpers import ask, words
 from langchain_core.messages import AIMessage
@@ -199,10 +201,30 @@ def test_a_tool_asks_through_the_agent_that_calls_it(store):
     assert len(asked) == len(set(asked)) and len(list(store.find())) == 1
 
 
-@pytest.mark.parametrize("given", ["nano", None, lambda state: state])
+def around(node, state):
+    graph = StateGraph(state)
+    graph.add_node("reason", node)
+    graph.add_edge(START, "reason")
+    graph.add_edge("reason", END)
+    return graph.compile(name="around")
+
+
+class Desk(MessagesState):
+    reasoning: dict[str, Any]
+
+
+@pytest.mark.parametrize("given", ["nano", None, lambda state: state, around(lambda state: {}, MessagesState)])
 def test_what_is_no_reasoner_becomes_no_tool(given):
     with pytest.raises(ConfigurationError, match="no reasoner"):
         as_tool(given)
+
+
+def test_a_graph_around_a_reasoner_becomes_a_tool_if_the_report_comes_out_of_it(nano):
+    reasoner = create_reasoner(nano, detector=None)
+    question = "Solve for x: 12*x + 7 = 91"
+    assert as_tool(around(reasoner, Desk)).invoke(question) == as_tool(reasoner).invoke(question) == "7"
+    with pytest.raises(ConfigurationError, match=r"'around' is no reasoner.*\n.*`reasoning`"):
+        as_tool(around(reasoner, MessagesState))
 
 
 def test_the_chat_model_refuses_calls_without_sense_and_takes_one_stop():
