@@ -61,6 +61,7 @@ class Open:
         seed = self.seed if context.seed is None else context.seed
         sampling = read_sampling(context.sampling, self.parts.sampling)
         stop = read_stop(context.stop)
+        begun = lead(context.tools, context.tool_choice)
         prompt = self._render(state["messages"], context)
         self._check_length(len(prompt))
         episode_id = new_id()
@@ -75,7 +76,7 @@ class Open:
             "budget": budget.model_dump(mode="json"),
             "sampling": plain(sampling),
             "stop": stop,
-            "lead": lead(context.tools, context.tool_choice),
+            "lead": begun,
             "sequence": sequence,
             "branch": "main",
             "next_index": 1,

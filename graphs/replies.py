@@ -68,9 +68,9 @@ def lead(tools: Sequence[Mapping[str, Any]], choice: str | None) -> str:
     if choice is None:
         return ""
     names = [str(tool["function"]["name"]) for tool in tools]
+    if not names:
+        raise ToolsUnsupportedError("a tool has to be called, and there is none", hint="give tools, or no tool_choice")
     if choice == "any" and len(names) != 1:
-        if not names:
-            raise ToolsUnsupportedError("a tool has to be called, and there is none", hint="bind tools")
         return f'{TOOL_CALL}\n{{"name": "'
     name = names[0] if choice == "any" else choice
     if name not in names or not _NAME.fullmatch(name):

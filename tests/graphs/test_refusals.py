@@ -13,7 +13,7 @@ from langgraph.prebuilt import ToolNode
 from langgraph.types import Command
 
 from nr_agent import ChatNeuReasoner, Sampling, as_tool
-from nr_agent.errors import ConfigurationError, NRAgentError, PolicyError
+from nr_agent.errors import ConfigurationError, NRAgentError, PolicyError, ToolsUnsupportedError
 from nr_agent.graphs import HumanAnswer, create_reasoner
 from nr_agent.graphs.baseline import create_baseline
 from nr_agent.policies import AskHumanPolicy, Policies, RecheckPolicy, Rule
@@ -98,6 +98,14 @@ def test_a_wrong_setting_of_a_run_is_refused_before_there_is_an_episode(told, st
     with pytest.raises(ConfigurationError) as caught:
         create_reasoner(engine(), store=store).invoke(ask(), {"configurable": {"nr_agent": told}})
     assert caught.value.hint and list(store.find()) == []
+
+
+@pytest.mark.parametrize("choice", ["any", "x"])
+def test_a_choice_without_tools_is_refused_before_there_is_an_episode(choice, nano, store):
+    reasoner = create_reasoner(nano, detector=None, store=store)
+    with pytest.raises(ToolsUnsupportedError, match=r"a tool has to be called, and there is none\n.*tools"):
+        reasoner.invoke(ask(), {"configurable": {"nr_agent": {"tool_choice": choice}}})
+    assert list(store.find()) == []
 
 
 def test_dicts_of_what_differs_and_single_texts_are_taken(store):
