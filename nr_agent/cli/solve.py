@@ -48,7 +48,8 @@ def solve(
     from nr_agent.settings import load_settings  # noqa: PLC0415 - keeps --help quick
 
     if demo == (problem is not None):
-        raise ConfigurationError("give a problem, or --demo", hint='nr-agent solve "What is 12 + 35?"')
+        both = ", not both" if demo else ""
+        raise ConfigurationError(f"give a problem, or --demo{both}", hint='nr-agent solve "What is 12 + 35?"')
     asked = list(DEMOS) if demo else [Demo(_read(problem or ""), seed)]
     settings = load_settings()
     # Where nobody sits, a policy that would ask is passed over.

@@ -94,6 +94,11 @@ def test_an_empty_problem_is_refused(run, empty):
     assert "the problem is empty" in failed(run("solve", empty), 2)
 
 
+def test_a_problem_and_the_demo_are_not_solved_together(run):
+    assert "give a problem, or --demo, not both" in failed(run("solve", "2+2", "--demo"), 2)
+    assert "not both" not in failed(run("solve"), 2)
+
+
 def test_a_problem_that_is_no_text_is_refused(environment):
     command = [sys.executable, "-m", "nr_agent.cli", "solve"]
     for arguments, stdin in (([b"\xff 1+1"], b""), (["-"], b"\xff 1+1")):
