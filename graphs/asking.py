@@ -30,10 +30,10 @@ class HumanAnswer(BaseModel):
 
     Attributes:
         action: what to do: go on, have the step rechecked (or thought anew), branch, stop, or give the answer.
-        answer: the answer, if that is the action.
+        answer: the answer, if that is the action; a number is taken as it is written.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
     action: Literal["continue", "recheck", "rollback", "branch", "stop", "answer"]
     answer: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = None

@@ -156,6 +156,14 @@ def test_a_person_may_answer_with_a_word_a_dict_or_our_type(reply, store):
     assert asking(store, saver).invoke(Command(resume=reply), THREAD)["reasoning"]["answer"] == "42"
 
 
+@pytest.mark.parametrize(("number", "written"), [(6, "6"), (0.5, "0.5")])
+def test_a_person_may_answer_with_a_number(number, written, store):
+    reasoner = asking(store, InMemorySaver())
+    reasoner.invoke(ask(), THREAD)
+    reply = Command(resume={"action": "answer", "answer": number})
+    assert reasoner.invoke(reply, THREAD)["reasoning"]["answer"] == written
+
+
 @pytest.mark.parametrize(
     "reply",
     ["panic", 3, {"answer": "x"}, {"action": "answer", "answer": "  "}, {"action": "answer", "answer": "\ud800"}],
