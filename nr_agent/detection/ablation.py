@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nr_agent.detection.card import fold_of
 from nr_agent.detection.classifier import train_classifier
 from nr_agent.detection.collect import all_channels, read_traces
 from nr_agent.detection.labels import StepLabels
@@ -126,13 +125,11 @@ class _Steps:
         statistics: `[steps, 5, channels]`: mean, max, min, std, last; standardised.
         labels: `[steps]` a level, NaN where there is none.
         splits: `[steps]`.
-        folds: `[steps]`.
     """
 
     statistics: Tensor
     labels: dict[Level, Tensor]
     splits: list[str]
-    folds: Tensor
 
 
 def _read(
@@ -149,7 +146,6 @@ def _read(
     statistics: list[Tensor] = []
     labels: dict[Level, list[float]] = {level: [] for level in LEVELS}
     owners: list[str] = []
-    folds: list[int] = []
     for number, values in read_traces(model, traces, channels):
         standard = (values - mean[columns]) / scale[columns]
         for step, label in zip(traces[number].steps, labelled[number], strict=True):
@@ -157,22 +153,21 @@ def _read(
             summary = [read.mean(0), read.amax(0), read.amin(0), read.std(0, correction=0), read[-1]]
             statistics.append(torch.stack(summary).half())
             owners.append(splits[number])
-            folds.append(fold_of(traces[number].problem.text))
             for level in LEVELS:
                 truth = label.of(level)
                 labels[level].append(float("nan") if truth is None else float(truth))
     known = {level: torch.tensor(values) for level, values in labels.items()}
-    return _Steps(torch.stack(statistics), known, owners, torch.tensor(folds))
+    return _Steps(torch.stack(statistics), known, owners)
 
 
 def _quality(steps: _Steps, level: Level, columns: Sequence[int]) -> tuple[float, float]:
     """AUROC and average precision on the test steps."""
     labels = steps.labels[level]
 
-    def part(split: str) -> tuple[Tensor, Tensor, Tensor]:
+    def part(split: str) -> tuple[Tensor, Tensor]:
         rows = [i for i, name in enumerate(steps.splits) if name == split and not labels[i].isnan()]
-        return steps.statistics[rows][:, :, list(columns)].flatten(1).float(), labels[rows], steps.folds[rows]
+        return steps.statistics[rows][:, :, list(columns)].flatten(1).float(), labels[rows]
 
-    features, truth, _ = part("test")
-    scores = train_classifier(*part("train")).classifier.score(features)
-    return auroc(scores, truth), average_precision(scores, truth)
+    train, held, test = part("train"), part("held"), part("test")
+    scores = train_classifier(*train, held).score(test[0])
+    return auroc(scores, test[1]), average_precision(scores, test[1])

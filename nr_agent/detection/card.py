@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from nr_agent.detection.classifier import StepClassifier, Trained, conformal_threshold, train_classifier
+from nr_agent.detection.classifier import StepClassifier, conformal_threshold, train_classifier
 from nr_agent.detection.features import FEATURE_FAMILIES, StepSignal, step_features, token_features
 from nr_agent.detection.metrics import average_precision
 from nr_agent.detection.probes import Surroundings, train_linear
@@ -30,7 +29,6 @@ class Part:
         labels: `[steps]` float, 0 or 1.
         traces: `[steps]`, number of the trace that each belongs to.
         extents: `[steps, 3]`: the step's number in its trace, its tokens, and its position.
-        folds: `[steps]`, see `fold_of`.
     """
 
     features: Tensor
@@ -38,16 +36,6 @@ class Part:
     labels: Tensor
     traces: Tensor
     extents: Tensor
-    folds: Tensor
-
-
-FOLDS = 5
-"""Parts of the training problems, each judged by what was trained on the others."""
-
-
-def fold_of(text: str) -> int:
-    """The fold that a problem belongs to: by its text, so that no problem is in two."""
-    return int(hashlib.sha256(f"fold:{text}".encode()).hexdigest()[:8], 16) % FOLDS
 
 
 @dataclass
@@ -78,7 +66,6 @@ class LevelData:
                 torch.tensor([mark[0] for mark in marks]),
                 torch.tensor([mark[2] for mark in marks]),
                 torch.tensor([[m[3], m[4], traces[m[2]].steps[m[3]].start] for m in marks]).float(),
-                torch.tensor([fold_of(traces[mark[2]].problem.text) for mark in marks]),
             )
         self._rows.clear()
         self._tokens.clear()
@@ -109,7 +96,7 @@ def evaluate_level(
     random_data: LevelData,
     view: View,
     threshold: float,
-    trials: dict[View, Trained[StepClassifier]],
+    trials: dict[View, StepClassifier],
     around: Surroundings,
     alpha: float,
 ) -> dict[str, Any]:
@@ -121,23 +108,29 @@ def evaluate_level(
         random_data: features of as many random ones.
         view: what the one that ships is given.
         threshold: the calibrated threshold.
-        trials: what was trained for every view that was tried.
+        trials: a classifier for every view that was tried.
         around: what the probes see.
         alpha: share of good traces that may be disturbed: each control gets its own threshold by it.
     """
     test = data.split("test")
-    scores = trials[view].classifier.score(data.seen("test", view))
-    row = full_quality(level, scores, test, threshold)
-    row["first_error_f1"] = first_failure_f1((trials[view].unseen, data.split("train")), (scores, test))
+    row = full_quality(level, trials[view].score(data.seen("test", view)), test, threshold)
+    row["first_error_f1"] = first_failure_f1(
+        (trials[view].score(data.seen("held", view)), data.split("held")),
+        (trials[view].score(data.seen("test", view)), test),
+    )
     row["families"] = list(view.families)
     row["unit"] = view.unit
     row["threshold"] = threshold if threshold < 1 else None
     row["tried"] = {
-        str(tried): ranking_quality(trial.classifier.score(data.seen("test", tried)), test.labels)
+        str(tried): ranking_quality(trial.score(data.seen("test", tried)), test.labels)
         for tried, trial in trials.items()
     }
     row["controls"] = _controls(level, data, random_data, view, trials, around, alpha)
     return row
+
+
+class _Scorer(Protocol):
+    def score(self, seen: Any) -> Tensor: ...
 
 
 def _controls(
@@ -145,7 +138,7 @@ def _controls(
     data: LevelData,
     random_data: LevelData,
     view: View,
-    trials: dict[View, Trained[StepClassifier]],
+    trials: dict[View, StepClassifier],
     around: Surroundings,
     alpha: float,
 ) -> dict[str, Any]:
@@ -153,12 +146,12 @@ def _controls(
 
     Each has its own threshold, calibrated as the detector's, so that the recalls are at the same promise.
     """
-    train = data.split("train")
+    train, held = data.split("train"), data.split("held")
     shuffle = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(1))
     rows = {}
 
-    def add(name: str, trained: Trained[Any], of: Callable[[str], Seen]) -> None:
-        rows[name] = _control(level, data, trained, of, alpha)
+    def add(name: str, scorer: _Scorer, of: Callable[[str], Seen]) -> None:
+        rows[name] = _control(level, data, scorer, of, alpha)
 
     def chosen(split: str) -> Seen:
         return data.seen(split, view)
@@ -169,36 +162,35 @@ def _controls(
     def extents(split: str) -> Tensor:
         return data.split(split).extents
 
-    # The stronger of the two, on problems that it did not learn from, as the detector's own view is chosen.
+    # The stronger of the two, on held problems, as the detector's own view is chosen.
     alone = max(
         (one for one in trials if one.families == ("confidence",)),
-        key=lambda one: average_precision(trials[one].unseen, train.labels),
+        key=lambda one: average_precision(trials[one].score(data.seen("held", one)), held.labels),
     )
 
     def sure(split: str) -> Seen:
         return data.seen(split, alone)
 
-    add("random_channels", train_classifier(blind("train"), train.labels, train.folds), blind)
-    add("shuffled_labels", train_classifier(chosen("train"), train.labels[shuffle], train.folds), chosen)
-    add("position_and_length", train_classifier(extents("train"), train.labels, train.folds), extents)
+    add("random_channels", train_classifier(blind("train"), train.labels, (blind("held"), held.labels)), blind)
+    shuffled = train_classifier(chosen("train"), train.labels[shuffle], (chosen("held"), held.labels))
+    add("shuffled_labels", shuffled, chosen)
+    placed = train_classifier(extents("train"), train.labels, (extents("held"), held.labels))
+    add("position_and_length", placed, extents)
     add("confidence", trials[alone], sure)
     for name in around.features:
 
         def seen(split: str, name: str = name) -> Tensor:
             return around.of(name, data.split(split))
 
-        add(name, train_linear(seen("train"), train.labels, train.folds), seen)
+        add(name, train_linear(seen("train"), train.labels, (seen("held"), held.labels)), seen)
     return rows
 
 
-def _control(
-    level: Level, data: LevelData, trained: Trained[Any], of: Callable[[str], Seen], alpha: float
-) -> dict[str, Any]:
-    quiet, train, test = (data.split(name) for name in ("calibration", "train", "test"))
-    scorer = trained.classifier
+def _control(level: Level, data: LevelData, scorer: _Scorer, of: Callable[[str], Seen], alpha: float) -> dict[str, Any]:
+    quiet, held, test = (data.split(name) for name in ("calibration", "held", "test"))
     threshold = conformal_threshold(quiet_maxima(level, scorer.score(of("calibration")), quiet), alpha)
     scores = scorer.score(of("test"))
     return ranking_quality(scores, test.labels) | {
         "recall": at_threshold(level, scores, test, threshold)["recall"],
-        "first_error_f1": first_failure_f1((trained.unseen, train), (scores, test)),
+        "first_error_f1": first_failure_f1((scorer.score(of("held")), held), (scores, test)),
     }

@@ -139,7 +139,7 @@ def _comparison(levels: dict[str, Any]) -> list[str]:
     ]
     return [
         *_table(["", *levels], [*unique.values(), *controls]),
-        "## First-error F1, at the threshold that is best on the training problems' unseen scores",
+        "## First-error F1, at the threshold that is best on held problems",
         "",
         *_table(["", *levels], finding),
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -62,137 +61,50 @@ class TrainingSettings:
     seed: int = 0
 
 
-class Scorer(Protocol):
-    """Scores steps."""
-
-    def score(self, seen: Any) -> Tensor:
-        """Scores of steps, from 0 to 1."""
-
-
-S = TypeVar("S", bound=Scorer)
-
-
-@dataclass(frozen=True)
-class Trained(Generic[S]):
-    """A classifier, and what is known of it before it meets other problems.
-
-    Attributes:
-        classifier: learned from all folds.
-        unseen: `[steps]`, the score of each step by what did not learn from its fold.
-    """
-
-    classifier: S
-    unseen: Tensor
-
-
 def train_classifier(
-    seen: Seen, labels: Tensor, folds: Tensor, settings: TrainingSettings | None = None
-) -> Trained[StepClassifier]:
-    """Train a committee, a member for each fold that it does not learn from, and make one classifier of it.
-
-    Each member is the one of the epoch that was best on its own fold; the classifier's score before the sigmoid, of a
-    step or of a token, is the mean of theirs. So every step is learned from, every step is judged by a member
-    that never saw it, and neither hangs on one choice of problems.
+    seen: Seen, labels: Tensor, held: tuple[Seen, Tensor], settings: TrainingSettings | None = None
+) -> StepClassifier:
+    """Train on some steps, and keep the epoch that is best on the held ones.
 
     Args:
         seen: the steps, or their tokens.
         labels: `[steps]`, 0 or 1.
-        folds: `[steps]`, number of the fold that each belongs to; the steps of a problem are in one.
+        held: what is seen, and the labels, of other problems' steps, to stop by.
         settings: see there.
 
-    Raises:
-        ValueError: there is one fold only.
+    Returns:
+        The classifier of the epoch with the lowest loss on the held steps: its score is a probability as
+        far as the base rates agree.
     """
     settings = settings or TrainingSettings()
-    folds = number_folds(folds)
     generator = torch.Generator().manual_seed(settings.seed)
-    features = seen.values if isinstance(seen, Tokens) else seen
-    mean, scale = features.mean(0), features.std(0).clamp(min=1e-4)
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        committee = _Committee(mean, scale, int(folds.max()) + 1)
-    members = torch.arange(committee.members)
-    learns = (folds[:, None] != members).float()
-    optimizer = torch.optim.AdamW(committee.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
-    best = torch.full((committee.members,), math.inf)
-    waited = torch.zeros(committee.members)
-    kept = [parameter.detach().clone() for parameter in committee.parameters()]
+        features = seen.values if isinstance(seen, Tokens) else seen
+        model = StepClassifier(features.shape[1])
+    model.mean.copy_(features.mean(0))
+    model.scale.copy_(features.std(0).clamp(min=1e-4))
+    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+    loss_of = nn.BCEWithLogitsLoss()
+    best, best_state, waited = math.inf, {k: v.clone() for k, v in model.state_dict().items()}, 0
     for _ in range(settings.epochs):
         order = torch.randperm(len(labels), generator=generator)
         for index in order.split(settings.batch):
-            scores = committee(_drop(seen[index], mean, settings.dropout, generator))
-            losses = _losses(scores, labels[index]) * learns[index]
-            loss = (losses.sum(0) / learns[index].sum(0).clamp(min=1)).sum()
+            loss = loss_of(model(_drop(seen[index], model.mean, settings.dropout, generator)), labels[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         with torch.no_grad():
-            losses = _losses(committee(seen), labels) * (1 - learns)
-        current = losses.sum(0) / (1 - learns).sum(0)
-        better = current < best
-        best = torch.where(better, current, best)
-        waited = torch.where(better, 0, waited + 1)
-        for copy, parameter in zip(kept, committee.parameters(), strict=True):
-            copy[better] = parameter.detach()[better]
-        if (waited >= settings.patience).all():
-            break
-    with torch.no_grad():
-        for copy, parameter in zip(kept, committee.parameters(), strict=True):
-            parameter.copy_(copy)
-        unseen = committee(seen).gather(1, folds[:, None])[:, 0].sigmoid()
-    return Trained(committee.merge(), unseen)
-
-
-def number_folds(folds: Tensor) -> Tensor:
-    """The folds that there are, numbered from 0.
-
-    Raises:
-        ValueError: there is one only.
-    """
-    names, numbers = torch.unique(folds, return_inverse=True)
-    if len(names) < 2:
-        raise ValueError("all steps are in one fold: nothing is left to judge by")
-    return torch.as_tensor(numbers)
-
-
-class _Committee(nn.Module):
-    """MLPs of one shape on the same features, trained side by side: every parameter has a row for each."""
-
-    def __init__(self, mean: Tensor, scale: Tensor, members: int, hidden: int = HIDDEN) -> None:
-        super().__init__()
-        self.mean, self.scale, self.members = mean, scale, members
-        first = [nn.Linear(len(mean), hidden) for _ in range(members)]
-        last = [nn.Linear(hidden, 1) for _ in range(members)]
-        self.inner = nn.Parameter(torch.stack([one.weight.detach() for one in first]))
-        self.inner_bias = nn.Parameter(torch.stack([one.bias.detach() for one in first]))
-        self.outer = nn.Parameter(torch.stack([one.weight.detach()[0] for one in last]))
-        self.outer_bias = nn.Parameter(torch.stack([one.bias.detach()[0] for one in last]))
-
-    def forward(self, seen: Seen) -> Tensor:
-        """Each member's score of each step, before the sigmoid: `[steps, members]`."""
-        features = seen.values if isinstance(seen, Tokens) else seen
-        standard = ((features - self.mean) / self.scale).clamp(-8, 8)
-        inner = nn.functional.linear(standard, self.inner.flatten(0, 1), self.inner_bias.flatten())
-        each = (nn.functional.gelu(inner).unflatten(1, self.outer.shape) * self.outer).sum(-1) + self.outer_bias
-        return seen.pool(each) if isinstance(seen, Tokens) else each
-
-    def merge(self) -> StepClassifier:
-        """The mean of the members, which is one MLP that is as wide as all of them."""
-        merged = StepClassifier(len(self.mean), self.outer.numel())
-        merged.mean.copy_(self.mean)
-        merged.scale.copy_(self.scale)
-        with torch.no_grad():
-            merged.inner.weight.copy_(self.inner.flatten(0, 1))
-            merged.inner.bias.copy_(self.inner_bias.flatten())
-            merged.outer.weight.copy_(self.outer.flatten()[None] / self.members)
-            merged.outer.bias.copy_(self.outer_bias.mean())
-        return merged.eval()
-
-
-def _losses(scores: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each member at each step: `[steps, members]`."""
-    truth = labels[:, None].expand_as(scores)
-    return nn.functional.binary_cross_entropy_with_logits(scores, truth, reduction="none")
+            current = float(loss_of(model(held[0]), held[1]))
+        if current < best:
+            best, waited = current, 0
+            best_state = {k: v.clone() for k, v in model.state_dict().items()}
+        else:
+            waited += 1
+            if waited >= settings.patience:
+                break
+    model.load_state_dict(best_state)
+    return model.eval()
 
 
 def _drop(seen: Seen, usual: Tensor, share: float, generator: torch.Generator) -> Seen:

@@ -15,13 +15,7 @@ from torch import Tensor
 
 from nr_agent.detection.card import LevelData, evaluate_level
 from nr_agent.detection.card_file import write_card
-from nr_agent.detection.classifier import (
-    StepClassifier,
-    Trained,
-    TrainingSettings,
-    conformal_threshold,
-    train_classifier,
-)
+from nr_agent.detection.classifier import StepClassifier, TrainingSettings, conformal_threshold, train_classifier
 from nr_agent.detection.collect import all_channels, as_segment, read_traces
 from nr_agent.detection.detector import DetectorManifest, LevelDetector, LevelSettings, NeuronDetector
 from nr_agent.detection.features import FEATURE_FAMILIES, tail
@@ -43,8 +37,8 @@ from nr_agent.neurons.mon import MixtureOfNeurons
 from nr_agent.neurons.ranking import Ranking
 from nr_agent.neurons.writes import push_table
 
-SPLITS = ("train", "calibration", "test")
-_SHARES = (0.6, 0.2, 0.2)
+SPLITS = ("train", "held", "calibration", "test")
+_SHARES = (0.45, 0.2, 0.175, 0.175)
 
 POINTS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 """Shares of disturbed good traces that a policy may ask for instead of the detector's own."""
@@ -62,7 +56,7 @@ CANDIDATES: tuple[View, ...] = (
     View(("stats", "attribution", "confidence"), "token"),
     View(FEATURE_FAMILIES, "token"),
 )
-"""Families alone and together, of steps and of tokens: all are on the card, the best by unseen scores ships."""
+"""Families alone and together, of steps and of tokens: all are on the card, the best on held problems ships."""
 
 
 @dataclass(frozen=True)
@@ -176,8 +170,8 @@ def fit_traces(
     card: dict[str, Any] = {"levels": {}, "left_out": left_out}
     for level in levels:
         view, trials = _train(data[level], settings)
-        classifiers[level] = trials[view].classifier
-        maxima = _maxima(level, data[level], view, classifiers[level])
+        classifiers[level] = trials[view]
+        maxima = _maxima(level, data[level], view, trials[view])
         threshold = conformal_threshold(maxima, settings.alpha[level])
         speaks = threshold if threshold < 1 else None
         chosen.append(
@@ -352,11 +346,19 @@ def _look(
         data.add(signal, truth, split, trace, place, len(segment.ids))
 
 
-def _train(data: LevelData, settings: FitSettings) -> tuple[View, dict[View, Trained[StepClassifier]]]:
-    """Train every candidate; the one with the best average precision on problems it did not learn from is chosen."""
-    train, how = data.split("train"), TrainingSettings(seed=settings.seed)
-    trials = {view: train_classifier(data.seen("train", view), train.labels, train.folds, how) for view in CANDIDATES}
-    return max(trials, key=lambda view: average_precision(trials[view].unseen, train.labels)), trials
+def _train(data: LevelData, settings: FitSettings) -> tuple[View, dict[View, StepClassifier]]:
+    """Train every candidate; the one with the best average precision on held problems is chosen."""
+    train, held = data.split("train"), data.split("held")
+    trials: dict[View, StepClassifier] = {}
+    best: tuple[float, View] = (-1.0, CANDIDATES[0])
+    for view in CANDIDATES:
+        unseen = data.seen("held", view)
+        trials[view] = train_classifier(
+            data.seen("train", view), train.labels, (unseen, held.labels), TrainingSettings(seed=settings.seed)
+        )
+        quality = average_precision(trials[view].score(unseen), held.labels)
+        best = max(best, (quality, view), key=lambda pair: pair[0])
+    return best[1], trials
 
 
 def _maxima(level: Level, data: LevelData, view: View, classifier: StepClassifier) -> list[float]:

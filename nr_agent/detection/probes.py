@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from nr_agent.detection.classifier import Trained, number_folds
 from nr_agent.detection.collect import read_hidden
 from nr_agent.detection.traces import Traced
 
@@ -43,28 +42,23 @@ class LinearProbe:
         return torch.sigmoid(((features - self.mean) / self.scale).clamp(-8, 8) @ self.weight + self.bias)
 
 
-def train_linear(features: Tensor, labels: Tensor, folds: Tensor) -> Trained[LinearProbe]:
-    """Logistic regression with an L2 penalty: the mean of probes that leave a fold out each, as detectors are trained.
-
-    The penalty is the one of a few with the lowest loss on what was left out.
+def train_linear(features: Tensor, labels: Tensor, held: tuple[Tensor, Tensor]) -> LinearProbe:
+    """Logistic regression with an L2 penalty, the one of a few that has the lowest loss on held steps.
 
     Args:
         features: `[rows, features]`.
         labels: `[rows]`, 0 or 1.
-        folds: `[rows]`, see `train_classifier`.
+        held: features and labels of other problems' steps, to choose the penalty by.
     """
-    folds = number_folds(folds)
     mean, scale = features.mean(0), features.std(0).clamp(min=1e-4)
     known = ((features - mean) / scale).clamp(-8, 8)
-    found = []
+    probes = []
     for penalty in _PENALTIES:
-        members = [_fit(known[folds != fold], labels[folds != fold], penalty) for fold in range(int(folds.max()) + 1)]
-        weights, biases = (torch.stack(parts) for parts in zip(*members, strict=True))
-        unseen = (known * weights[folds]).sum(1) + biases[folds]
-        loss = nn.functional.binary_cross_entropy_with_logits(unseen, labels)
-        probe = LinearProbe(mean, scale, weights.mean(0), biases.mean())
-        found.append((float(loss), Trained(probe, unseen.sigmoid())))
-    return min(found, key=lambda pair: pair[0])[1]
+        weight, bias = _fit(known, labels, penalty)
+        probe = LinearProbe(mean, scale, weight, bias)
+        loss = nn.functional.binary_cross_entropy(probe.score(held[0]), held[1])
+        probes.append((float(loss), probe))
+    return min(probes, key=lambda pair: pair[0])[1]
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nr_agent.detection.card import Part
 
 _THRESHOLDS = 101
-"""Quantiles of the unseen scores that are tried as thresholds."""
+"""Quantiles of the held scores that are tried as thresholds."""
 
 
 def ranking_quality(scores: Tensor, labels: Tensor) -> dict[str, Any]:
@@ -113,12 +113,12 @@ def first_failure(scores: Tensor, part: Part, threshold: float) -> dict[str, flo
     return {name: round(value, 4) for name, value in first_error_f1(predicted, labels).items()}
 
 
-def first_failure_f1(unseen: tuple[Tensor, Part], test: tuple[Tensor, Part]) -> float:
-    """`first_failure`'s F1 at the threshold that is best for unseen scores: what a score could do at this task.
+def first_failure_f1(held: tuple[Tensor, Part], test: tuple[Tensor, Part]) -> float:
+    """`first_failure`'s F1 at the threshold that is best on held problems: what a score could do at this task.
 
     A calibrated threshold keeps alarms rare, and so finds fewer first failures than another one would.
     """
-    scores, part = unseen
+    scores, part = held
     known = torch.quantile(scores, torch.linspace(0, 1, _THRESHOLDS)).unique().tolist()
     best = max(known, key=lambda threshold: _number(first_failure(scores, part, threshold)["f1"]))
     return first_failure(*test, best)["f1"]

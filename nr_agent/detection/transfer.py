@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nr_agent.detection.card import LevelData, fold_of
+from nr_agent.detection.card import LevelData
 from nr_agent.detection.classifier import StepClassifier, train_classifier
 from nr_agent.detection.collect import as_segment, read_confidence
 from nr_agent.detection.detector import LevelDetector, NeuronDetector, align
@@ -22,8 +22,6 @@ from nr_agent.detection.traces import Traced
 from nr_agent.detection.views import Seen, View, join
 
 _RESULT = re.compile(r"(?<==)(\s*)(-?\d+)(?!\d)")
-_Set = tuple[Seen, Tensor, Tensor]
-"""What is seen of some steps, their labels and their folds."""
 _FEWEST = 5
 """Failing steps that a side of a comparison needs; with fewer it is left empty."""
 
@@ -36,14 +34,14 @@ def between_families(data: LevelData, view: View, traces: Sequence[Traced]) -> d
     """
     tasks = [traced.problem.task or "" for traced in traces]
     names = sorted(set(tasks))
-    parts = {split: _by_task(data, split, view, tasks) for split in ("train", "test")}
+    parts = {split: _by_task(data, split, view, tasks) for split in ("train", "held", "test")}
     table: dict[str, dict[str, float | None]] = {}
     for source in names:
-        known = parts["train"].get(source)
+        known, held = parts["train"].get(source), parts["held"].get(source)
         table[source] = dict.fromkeys(names)
-        if known is None or not _both(known[1]) or len(known[2].unique()) == 1:
+        if known is None or held is None or not _both(known[1]):
             continue
-        classifier = train_classifier(*known).classifier
+        classifier = train_classifier(known[0], known[1], held)
         for target in names:
             unseen = parts["test"].get(target)
             if unseen is not None and _both(unseen[1]):
@@ -72,14 +70,12 @@ def natural_and_injected(
     """
     level = next(one for one in detector.levels if one.settings.level == "intra_step")
     view = level.settings.view
-    natural = {
-        name: (data.seen(name, view), data.split(name).labels, data.split(name).folds) for name in ("train", "test")
-    }
+    natural = {name: (data.seen(name, view), data.split(name).labels) for name in ("train", "held", "test")}
     spoiled = _spoil_traces(engine, detector, level, traces, labelled, splits, seed)
     injected = {name: _replace_positives(natural[name], spoiled.get(name)) for name in natural}
-    if any(not _both(labels) for _, labels, _ in injected.values()):
+    if any(not _both(labels) for _, labels in injected.values()):
         return {}
-    other = train_classifier(*injected["train"]).classifier
+    other = train_classifier(*injected["train"], injected["held"])
     ways = (
         ("natural to natural", classifier, natural),
         ("natural to injected", classifier, injected),
@@ -109,10 +105,10 @@ def _spoil_traces(
     labelled: Sequence[Sequence[StepLabels]],
     splits: Sequence[str],
     seed: int,
-) -> dict[str, tuple[Seen, Tensor]]:
-    """One spoiled step a trace, by split, and their folds."""
+) -> dict[str, Seen]:
+    """One spoiled step a trace, by split."""
     rng = random.Random(seed)
-    found: dict[str, list[tuple[StepSignal, int]]] = {}
+    found: dict[str, list[StepSignal]] = {}
     for traced, labels, split in zip(traces, labelled, splits, strict=True):
         if split == "calibration":
             continue
@@ -122,13 +118,9 @@ def _spoil_traces(
             wrong = spoil(traced.steps[number].text, rng)
             if wrong is not None:
                 signal = _last_signal(engine, detector, level, _cut(traced, number, wrong, engine.codec))
-                found.setdefault(split, []).append((signal, fold_of(traced.problem.text)))
+                found.setdefault(split, []).append(signal)
                 break
-    see = level.settings.view.see
-    return {
-        split: (see([signal for signal, _ in spoiled]), torch.tensor([fold for _, fold in spoiled]))
-        for split, spoiled in found.items()
-    }
+    return {split: level.settings.view.see(signals) for split, signals in found.items()}
 
 
 def _cut(traced: Traced, number: int, text: str, codec: Any) -> Traced:
@@ -155,24 +147,22 @@ def _last_signal(engine: Any, detector: NeuronDetector, level: LevelDetector, tr
     return signal
 
 
-def _replace_positives(natural: _Set, spoiled: tuple[Seen, Tensor] | None) -> _Set:
+def _replace_positives(natural: tuple[Seen, Tensor], spoiled: Seen | None) -> tuple[Seen, Tensor]:
     """The sound steps with spoiled ones beside them."""
-    seen, labels, folds = natural
-    index = (labels <= 0.5).nonzero()[:, 0]
-    sound, calm = seen[index], torch.zeros(len(index))
+    seen, labels = natural
+    sound = seen[(labels <= 0.5).nonzero()[:, 0]]
     if spoiled is None:
-        return sound, calm, folds[index]
-    wrong, owners = spoiled
-    return join([sound, wrong]), torch.cat([calm, torch.ones(len(wrong))]), torch.cat([folds[index], owners])
+        return sound, torch.zeros(len(sound))
+    return join([sound, spoiled]), torch.cat([torch.zeros(len(sound)), torch.ones(len(spoiled))])
 
 
-def _by_task(data: LevelData, split: str, view: View, tasks: Sequence[str]) -> dict[str, _Set]:
+def _by_task(data: LevelData, split: str, view: View, tasks: Sequence[str]) -> dict[str, tuple[Seen, Tensor]]:
     part, seen = data.split(split), data.seen(split, view)
     owners = [tasks[trace] for trace in part.traces.tolist()]
     found = {}
     for name in set(owners):
         index = torch.tensor([i for i, owner in enumerate(owners) if owner == name])
-        found[name] = (seen[index], part.labels[index], part.folds[index])
+        found[name] = (seen[index], part.labels[index])
     return found
 
 
@@ -181,7 +171,7 @@ def _both(labels: Tensor) -> bool:
     return positives >= _FEWEST and len(labels) - positives >= _FEWEST
 
 
-def _measure(classifier: StepClassifier, test: _Set) -> dict[str, Any]:
+def _measure(classifier: StepClassifier, test: tuple[Seen, Tensor]) -> dict[str, Any]:
     scores = classifier.score(test[0])
     return {
         "auroc": round(auroc(scores, test[1]), 4),

@@ -81,16 +81,14 @@ class Tokens:
         return Tokens(self.values[:, columns], self.lengths)
 
     def pool(self, scores: Tensor) -> Tensor:
-        """Scores of steps from those of their tokens, `[tokens, ...]` to `[steps, ...]`, before the sigmoid.
+        """Scores of steps from those of their tokens, `[tokens]` to `[steps]`, before the sigmoid.
 
         A step fails if any of its tokens does; of rare failures the odds add up. (The maximum alone would say nearly
         the same, but learns badly: all but one token of a step get no gradient.)
         """
         owners = torch.arange(len(self)).repeat_interleave(self.lengths)
-        index = owners.reshape(-1, *[1] * (scores.ndim - 1)).expand_as(scores)
-        highest = scores.new_full((len(self), *scores.shape[1:]), _NOTHING)
-        highest = highest.scatter_reduce(0, index, scores.detach(), "amax")
-        odds = (_NOTHING - highest).exp().index_add(0, owners, (scores - highest[owners]).exp())
+        highest = scores.new_full((len(self),), _NOTHING).scatter_reduce(0, owners, scores.detach(), "amax")
+        odds = (_NOTHING - highest).exp().scatter_add(0, owners, (scores - highest[owners]).exp())
         return highest + odds.log()
 
 

@@ -37,7 +37,7 @@ def test_one_ranked_channel_tells_what_blind_ones_tell_less_well():
             ids += own
         traces.append(Traced(Problem(text=str(number)), 0, ids, steps))
         labels.append(known)
-        splits.append(("train", "train", "train", "test")[number % 4])
+        splits.append(("train", "train", "held", "test")[number % 4])
     choice = Choice(dict.fromkeys(LEVELS, 1), dict.fromkeys(LEVELS, "any"))
     told = []
     rows = ablate_channels(model, traces, labels, splits, choice, counts=(1, 8, 1000), draws=3, log=told.append)
