@@ -15,7 +15,7 @@ run: $(VENV)/.run  ## set up, and solve the demo problems with the embedded mode
 	@$(BIN)/nr-agent solve --demo
 
 test: $(VENV)/.dev lint type  ## set up, and run lint, types and tests
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/.dev lint type  ## as test, and the slow tests on a real model, which is pulled once (93 MB)
 	@SMOLLM2="$$($(BIN)/nr-agent models pull smollm2)" && export SMOLLM2 && $(BIN)/python -m pytest -m ""
