@@ -220,27 +220,41 @@ class NeuronObserver:
 
     @torch.no_grad()
     def look(self, segment: Segment, *, step: int, text: str) -> Look:
-        """Score a step at every level, and raise an event where a threshold is crossed."""
+        """Score a step at every level, and raise an event where a threshold is crossed.
+
+        Raises:
+            DetectorMismatchError: other channels were read than this detector's.
+        """
         look = Look()
         read = align(segment)
         if read is None:
             return look
         raw, written, logprobs, entropies = read
-        levels = self.detector.levels
-        signals = [self.signal(level, raw, written, logprobs, entropies) for level in levels]
-        share_windows(
-            [one for level, one in zip(levels, signals, strict=True) if "spectral" in level.settings.families]
-        )
-        for level, signal in zip(levels, signals, strict=True):
+        watched = len(self.detector.channels)
+        if raw.shape[1] != watched:
+            raise DetectorMismatchError(
+                f"{raw.shape[1]} channels were read, and the detector {self.detector.id} watches {watched}",
+                hint="another detector was attached to the engine since: share one, or load a second engine",
+            )
+        for level, signal in self.signals(raw, written, logprobs, entropies):
             name = level.settings.level
             score = float(level.classifier.score(level.settings.view.see([signal]))[0])
-            self.history[name] = tail(signal.history, signal.signal)
             look.scores[name] = score
             look.summaries.append(_summarise(name, signal.values, score))
             threshold = level.settings.threshold
             if threshold is not None and score > threshold:
                 look.events.append(self._event(level, signal, score, segment, step, text))
         return look
+
+    def signals(
+        self, raw: Tensor, written: Tensor, logprobs: Tensor, entropies: Tensor
+    ) -> list[tuple[LevelDetector, StepSignal]]:
+        """Every level's view of the next step, which is remembered; spectra that are looked at are computed at once."""
+        seen = [(level, self.signal(level, raw, written, logprobs, entropies)) for level in self.detector.levels]
+        share_windows([signal for level, signal in seen if "spectral" in level.settings.families])
+        for level, signal in seen:
+            self.history[level.settings.level] = tail(signal.history, signal.signal)
+        return seen
 
     def signal(
         self, level: LevelDetector, raw: Tensor, written: Tensor, logprobs: Tensor, entropies: Tensor
@@ -250,7 +264,7 @@ class NeuronObserver:
         values = raw[:, columns]
         return StepSignal(
             values=(values - detector.mean[columns]) / detector.scale[columns],
-            push=values * detector.push[columns][:, written].T,
+            push=values * detector.push[columns[:, None], written].T,
             logprobs=logprobs,
             entropies=entropies,
             history=self.history.get(level.settings.level, torch.zeros(WINDOW - 1)),

@@ -17,8 +17,8 @@ from nr_agent.detection.card import LevelData, evaluate_level
 from nr_agent.detection.card_file import write_card
 from nr_agent.detection.classifier import StepClassifier, TrainingSettings, conformal_threshold, train_classifier
 from nr_agent.detection.collect import all_channels, as_segment, read_traces
-from nr_agent.detection.detector import DetectorManifest, LevelDetector, LevelSettings, NeuronDetector
-from nr_agent.detection.features import FEATURE_FAMILIES, tail
+from nr_agent.detection.detector import DetectorManifest, LevelSettings, NeuronDetector, align
+from nr_agent.detection.features import FEATURE_FAMILIES
 from nr_agent.detection.labels import StepLabels, base_rates, label_trace
 from nr_agent.detection.metrics import average_precision
 from nr_agent.detection.probes import read_surroundings
@@ -317,33 +317,16 @@ def _features(
         observer = detector.observe("")
         traced = traces[number]
         for place, (step, label) in enumerate(zip(traced.steps, labelled[number], strict=True)):
-            segment = as_segment(step, values, traced.ids)
-            for level in detector.levels:
-                _look(observer, level, segment, data[level.settings.level], label, splits[number], number, place)
+            read = align(as_segment(step, values, traced.ids))
+            assert read is not None  # noqa: S101 - everything was read
+            for level, signal in observer.signals(*read):
+                truth = label.of(level.settings.level)
+                if truth is not None:
+                    extent = step.end - step.start
+                    data[level.settings.level].add(signal, truth, splits[number], number, place, extent)
     for level_data in data.values():
         level_data.close(traces)
     return data
-
-
-def _look(
-    observer: Any,
-    level: LevelDetector,
-    segment: Any,
-    data: LevelData,
-    label: StepLabels,
-    split: str,
-    trace: int,
-    place: int,
-) -> None:
-    name = level.settings.level
-    written = torch.tensor(segment.ids)
-    signal = observer.signal(
-        level, segment.readings.values, written, torch.tensor(segment.logprobs), torch.tensor(segment.entropies)
-    )
-    observer.history[name] = tail(signal.history, signal.signal)
-    truth = label.of(name)
-    if truth is not None:
-        data.add(signal, truth, split, trace, place, len(segment.ids))
 
 
 def _train(data: LevelData, settings: FitSettings) -> tuple[View, dict[View, StepClassifier]]:

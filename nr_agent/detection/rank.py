@@ -87,8 +87,9 @@ class _Moments:
 
     def add(self, values: Tensor) -> None:
         self._count += len(values)
-        self._total += values.double().sum(0)
-        self._squares += values.double().square().sum(0)
+        # The sums over one trace's tokens keep enough in single precision; those over all traces do not.
+        self._total += values.sum(0).double()
+        self._squares += values.square().sum(0).double()
 
     def mean(self) -> Tensor:
         return (self._total / max(1, self._count)).float()

@@ -22,6 +22,8 @@ from nr_agent.detection.traces import Traced
 from nr_agent.detection.views import Seen, View, join
 
 _RESULT = re.compile(r"(?<==)(\s*)(-?\d+)(?!\d)")
+_SPOILED = 250
+"""Most steps a split that are spoiled: each takes a pass of its own."""
 _FEWEST = 5
 """Failing steps that a side of a comparison needs; with fewer it is left empty."""
 
@@ -110,7 +112,7 @@ def _spoil_traces(
     rng = random.Random(seed)
     found: dict[str, list[StepSignal]] = {}
     for traced, labels, split in zip(traces, labelled, splits, strict=True):
-        if split == "calibration":
+        if split == "calibration" or len(found.get(split, ())) == _SPOILED:
             continue
         sound = [i for i, label in enumerate(labels) if label.intra_step is False]
         rng.shuffle(sound)

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoTokenizer
 
 from nr_agent.detection.card import Part
+from nr_agent.detection.collect import as_segment
 from nr_agent.detection.detector import NeuronDetector
 from nr_agent.detection.fit import FitSettings, _hash, fit, split_of
 from nr_agent.detection.intervals import rate_interval, wilson
@@ -24,7 +25,7 @@ from nr_agent.detection.transfer import spoil
 from nr_agent.detection.views import Tokens
 from nr_agent.engine.torch_engine import TorchEngine
 from nr_agent.episode import Problem
-from nr_agent.errors import DetectorError
+from nr_agent.errors import DetectorError, DetectorMismatchError
 from nr_agent.models.registry import find_model
 from nr_agent.training.pretrain import build_model
 
@@ -278,3 +279,10 @@ def test_policies_may_ask_for_more_or_fewer_alarms_and_get_the_next_lower_share(
     assert [(one.alpha, one.threshold) for one in asked] == [(0.1, 0.9), (0.2, 0.7), (0.4, 0.5), (0.4, 0.5)]
     with pytest.raises(DetectorError, match="calibrated"):
         detector.at({"intra_step": 0.01})
+
+
+def test_readings_of_another_detectors_channels_are_refused(fitted):
+    _, detector, traces = fitted
+    step, few = traces[0].steps[0], torch.zeros(len(traces[0].ids), 3)
+    with pytest.raises(DetectorMismatchError, match="3 channels were read"):
+        detector.observe("").look(as_segment(step, few, traces[0].ids), step=0, text="")
