@@ -10,6 +10,7 @@ from benchmarks.others_errors import main
 DATA = Path(__file__).parents[3] / "shared" / "data" / "gsm8k_example_model_solutions.jsonl"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(not DATA.exists(), reason="the published solutions are not here")
 def test_a_detector_is_fitted_on_what_others_wrote_and_stands_beside_every_control(tmp_path, capsys):

@@ -11,7 +11,7 @@ from nr_agent.detection.detector import NeuronDetector
 from nr_agent.models.registry import DETECTOR_FOLDER, load_engine
 from nr_agent.tasks import FAMILIES, draw
 
-ARGUMENTS = ["models", "train", "tiny", "--steps", "400", "--problems", "8", "--sft-steps", "25", "--out"]
+ARGUMENTS = ["models", "train", "tiny", "--steps", "340", "--problems", "5", "--sft-steps", "25", "--out"]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_one_command_goes_from_nothing_to_a_model_with_its_detector_and_figures(
     assert losses[-1] < losses[0] / 2
     measured = json.loads((out / "measured.json").read_text())
     assert {(row["family"], row["temperature"]) for row in measured} == {(f, t) for f in FAMILIES for t in (0.6, 0.0)}
-    assert all(row["n"] == {0.6: 8, 0.0: 2}[row["temperature"]] for row in measured)
+    assert all(row["n"] == {0.6: 5, 0.0: 1}[row["temperature"]] for row in measured)
     card = json.loads((out / "tiny" / DETECTOR_FOLDER / "card.json").read_text())
     assert card["levels"]
     assert set(card["levels"]) | set(card["left_out"]) == {"intra_step", "inter_step", "instance"}

@@ -35,6 +35,7 @@ def learned(tokenizer, *, fused):
     return found
 
 
+@pytest.mark.slow  # compiling takes a minute and more
 def test_compiled_layers_learn_what_the_others_do(tokenizer):
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         pytest.skip("compiling needs a C++ compiler; what happens without one is the next test")
