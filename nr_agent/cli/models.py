@@ -44,7 +44,8 @@ def train(
     size: Annotated[str, typer.Argument(help="nano, nano-llama, mini, or tiny for a trial.")] = "nano",
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of pre-training.")] = None,
     on: Annotated[
-        str | None, typer.Option(help="A model of this size to train on, by the last phase, instead of a fresh one.")
+        str | None,
+        typer.Option(help="A model to go on from by the last phase, of this size or to grow to it: `nano` for `mini`."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of weights and data.")] = 0,
     problems: Annotated[

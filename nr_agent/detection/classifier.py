@@ -34,11 +34,28 @@ class StepClassifier(nn.Module):
 
     def forward(self, seen: Seen) -> Tensor:
         """Scores before the sigmoid: `[steps]`."""
-        return seen.pool(self.each(seen.values)) if isinstance(seen, Tokens) else self.each(seen)
+        return self.told(self.standard(seen))
 
     def each(self, features: Tensor) -> Tensor:
         """Scores before the sigmoid of each vector: `[rows, features]` to `[rows]`."""
-        standard = ((features - self.mean) / self.scale).clamp(-8, 8)
+        return self._map(self._standard(features))
+
+    def standard(self, seen: Seen) -> Seen:
+        """The same steps in standard deviations from what is usual."""
+        if isinstance(seen, Tokens):
+            return Tokens(self._standard(seen.values), seen.lengths)
+        return self._standard(seen)
+
+    def told(self, standard: Seen) -> Tensor:
+        """`forward` on what `standard` gave."""
+        if isinstance(standard, Tokens):
+            return standard.pool(self._map(standard.values))
+        return self._map(standard)
+
+    def _standard(self, features: Tensor) -> Tensor:
+        return ((features - self.mean) / self.scale).clamp(-8, 8)
+
+    def _map(self, standard: Tensor) -> Tensor:
         out: Tensor = self.outer(torch.nn.functional.gelu(self.inner(standard)))[..., 0]
         return out
 
@@ -86,16 +103,17 @@ def train_classifier(
     model.scale.copy_(features.std(0).clamp(min=1e-4))
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     loss_of = nn.BCEWithLogitsLoss()
+    standard, unseen = model.standard(seen), model.standard(held[0])  # once, not in every epoch
     best, best_state, waited = math.inf, {k: v.clone() for k, v in model.state_dict().items()}, 0
     for _ in range(settings.epochs):
         order = torch.randperm(len(labels), generator=generator)
         for index in order.split(settings.batch):
-            loss = loss_of(model(_drop(seen[index], model.mean, settings.dropout, generator)), labels[index])
+            loss = loss_of(model.told(_drop(standard[index], settings.dropout, generator)), labels[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         with torch.no_grad():
-            current = float(loss_of(model(held[0]), held[1]))
+            current = float(loss_of(model.told(unseen), held[1]))
         if current < best:
             best, waited = current, 0
             best_state = {k: v.clone() for k, v in model.state_dict().items()}
@@ -107,11 +125,21 @@ def train_classifier(
     return model.eval()
 
 
-def _drop(seen: Seen, usual: Tensor, share: float, generator: torch.Generator) -> Seen:
-    """A dropped feature reads as usual."""
-    features = seen.values if isinstance(seen, Tokens) else seen
-    kept = torch.where(torch.rand(features.shape, generator=generator) >= share, features, usual)
-    return Tokens(kept, seen.lengths) if isinstance(seen, Tokens) else kept
+def _drop(standard: Seen, share: float, generator: torch.Generator) -> Seen:
+    """A dropped feature reads as usual, which is 0 here."""
+    features = standard.values if isinstance(standard, Tokens) else standard
+    kept = features * _kept(features.shape, share, generator)
+    return Tokens(kept, standard.lengths) if isinstance(standard, Tokens) else kept
+
+
+def _kept(shape: torch.Size, share: float, generator: torch.Generator) -> Tensor:
+    """Which features are not dropped, to the nearest 256th of the share.
+
+    One draw of 64 bits decides about eight: of tokens there are a million values a batch, and drawing a number for each
+    took longer than learning from them.
+    """
+    draws = torch.empty((shape.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    return (draws.view(torch.uint8)[: shape.numel()] >= round(share * 256)).view(shape)
 
 
 def conformal_threshold(maxima: Sequence[float], alpha: float) -> float:

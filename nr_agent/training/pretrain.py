@@ -36,6 +36,7 @@ from nr_agent.tasks import FAMILIES
 from nr_agent.tokens import STEP_END
 from nr_agent.training.ahead import made_ahead, parts_on
 from nr_agent.training.corpus import IGNORED, Batch, Corpus, Example
+from nr_agent.training.growing import grow
 from nr_agent.training.learner import Learner, quick_type, worth_fusing
 from nr_agent.training.muon import Muon
 from nr_agent.training.own_rounds import own_round
@@ -135,7 +136,8 @@ class PretrainSettings:
         own_problems: problems a family each time.
         own_share: share of the examples that are such traces, once there are any.
         told: weight of what the telltale neurons tell in the loss.
-        start: name or folder of a model whose weights and tokenizer it begins with; fresh ones by default.
+        start: name or folder of a model whose weights and tokenizer it begins with, grown where it is smaller; fresh
+            weights by default.
     """
 
     size: str = "nano"
@@ -228,14 +230,14 @@ def pretrain(out: Path, settings: PretrainSettings, *, log: Callable[[str], None
     set_seed(settings.seed)
     accelerator = Accelerator()
     tokenizer = _tokenizer(out / "tokenizer", settings.start)
-    model = _begin(settings, tokenizer)
+    corpus = Corpus(tokenizer, longest=settings.longest, seed=settings.seed, parts=parts_on(accelerator.device))
+    model = _begin(settings, tokenizer, corpus)
     telltale = Telltale(model)
     fused = worth_fusing(model, settings.steps)
     learner = Learner(model, telltale, accelerator, precision=settings.precision, told=settings.told, fused=fused)
     device = accelerator.device
     quick = quick_type(settings.precision, device)
     optimizers = _optimizers(model, telltale, settings.phases[0].learning_rate, quick)
-    corpus = Corpus(tokenizer, longest=settings.longest, seed=settings.seed, parts=parts_on(device))
     step_end = tokenizer.encode(STEP_END, add_special_tokens=False)[0]
     done, seen = _resume(out / STATE_FILE, model, telltale, optimizers)
     if done:
@@ -307,17 +309,16 @@ def _resume(path: Path, model: PreTrainedModel, telltale: Telltale, optimizers: 
     return state["step"], state["tokens"]
 
 
-def _begin(settings: PretrainSettings, tokenizer: Any) -> PreTrainedModel:
-    """A model with fresh weights, or with those that the run is to begin with."""
+def _begin(settings: PretrainSettings, tokenizer: Any, corpus: Corpus) -> PreTrainedModel:
+    """A model with fresh weights, or with those that the run is to begin with: of its own shape, or to be grown."""
     model = build_model(settings.size, tokenizer)
     if settings.start is not None:
         other = AutoModelForCausalLM.from_pretrained(find_model(settings.start), dtype="float32")
         wanted, found = ({name: value.shape for name, value in one.state_dict().items()} for one in (model, other))
-        if wanted != found:
-            raise ConfigurationError(
-                f"{settings.start} does not have the shape of {settings.size}", hint="name the size that it has"
-            )
-        model.load_state_dict(other.state_dict())
+        if wanted == found:
+            model.load_state_dict(other.state_dict())
+        else:
+            grow(model, other, corpus.batch(0, settings.tokens, settings.phases[0].weights)[0].ids)
     return model
 
 

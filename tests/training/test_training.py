@@ -103,7 +103,7 @@ def test_a_run_can_go_on_from_a_model_with_the_last_phase_alone(tmp_path):
         assert torch.allclose(a.to(torch.bfloat16).float(), b, atol=1e-6)
     assert sum(line.startswith("sampling own traces") for line in told) == 2
     assert (tmp_path / "second" / "own-0.jsonl").exists()
-    with pytest.raises(ConfigurationError, match="does not have the shape of nano"):
+    with pytest.raises(ConfigurationError, match="does not fit into this size by its head_dim 16"):
         pretrain(tmp_path / "third", PretrainSettings(start=begun), log=lambda _: None)
 
 
