@@ -10,6 +10,8 @@ from torch import Tensor
 from nr_agent.engine.protocol import Sampling
 
 _MASK = (1 << 64) - 1
+_FEW = 256
+"""Tokens that nearly always hold the nucleus."""
 
 
 def draw(
@@ -38,23 +40,56 @@ def draw(
     index = torch.tensor(drawn, device=logits.device)
     device = logits.device
     temperature = torch.tensor([sampling[row].temperature for row in drawn], device=device)[:, None]
-    top_p = torch.tensor([sampling[row].top_p for row in drawn], device=device)[:, None]
-    top_k = torch.tensor([sampling[row].top_k or logits.shape[1] for row in drawn], device=device)[:, None]
     point = torch.tensor([uniform(*keys[row]) for row in drawn], device=device, dtype=torch.float64)[:, None]
-    ordered, tokens = (logits[index] / temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
-    before = ordered.cumsum(-1) - ordered
-    rank = torch.arange(logits.shape[1], device=device)
-    # The token that crosses `top_p` belongs to the nucleus, as in Holtzman et al. 2020.
-    ordered = ordered.masked_fill(((before >= top_p) & (rank > 0)) | (rank >= top_k), 0).double()
+    likely = (logits[index] / temperature).softmax(-1)
+    kept = (likely * _nucleus(likely, [sampling[row] for row in drawn])).double()
     # The point is looked up in the vocabulary's order: among tokens that are almost equally likely, the sorted order
     # changes with the last bits of the logits, which depend on who else is in the batch.
-    kept = torch.zeros_like(ordered).scatter_(-1, tokens, ordered)
     total = kept.cumsum(-1)
     chosen = torch.searchsorted(total, point * total[:, -1:], right=True)
     # A point at the very end can land behind the last token of the nucleus.
-    chosen = torch.minimum(chosen, ((kept > 0) * rank).amax(-1, keepdim=True))
+    chosen = torch.minimum(chosen, torch.searchsorted(total, total[:, -1:].contiguous()))
     greedy[index] = chosen[:, 0]
     return greedy
+
+
+def _nucleus(likely: Tensor, sampling: Sequence[Sampling]) -> Tensor:
+    """Which tokens may be drawn, by `top_p` and `top_k`: `[rows, vocabulary]`; of equals the first in the vocabulary.
+
+    On a CPU the largest few are looked at first: to sort a large vocabulary takes a tenth of a small model's pass.
+    """
+    vocabulary = likely.shape[1]
+    if all(how.top_p >= 1 and not how.top_k for how in sampling):
+        return torch.ones_like(likely, dtype=torch.bool)
+    top_p = torch.tensor([how.top_p for how in sampling], device=likely.device)[:, None]
+    top_k = torch.tensor([how.top_k or vocabulary for how in sampling], device=likely.device)[:, None]
+    if likely.device.type != "cpu" or vocabulary <= _FEW:
+        return _above(likely, *_least(likely.sort(dim=-1, descending=True).values, top_p, top_k)[:2])
+    least, count, whole = _least(likely.topk(_FEW).values, top_p, top_k)
+    wide = (~whole & (top_k > _FEW))[:, 0].nonzero()[:, 0]
+    if len(wide):
+        ordered = likely[wide].sort(dim=-1, descending=True).values
+        least[wide], count[wide], _ = _least(ordered, top_p[wide], top_k[wide])
+    return _above(likely, least, count)
+
+
+def _least(ordered: Tensor, top_p: Tensor, top_k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The least likely token's probability in the nucleus, how many it holds, and whether it ends in what is given."""
+    before = ordered.cumsum(-1) - ordered
+    rank = torch.arange(ordered.shape[1], device=ordered.device)
+    # The token that crosses `top_p` belongs to the nucleus, as in Holtzman et al. 2020.
+    count = (((before < top_p) | (rank == 0)) & (rank < top_k)).sum(-1, keepdim=True)
+    return ordered.gather(-1, count - 1), count, before[:, -1:] >= top_p
+
+
+def _above(likely: Tensor, least: Tensor, count: Tensor) -> Tensor:
+    """So many tokens a row, the largest; of those that are as likely as the last one the first."""
+    equal = likely == least
+    within = likely >= least
+    # To ask whether any are would hold up an accelerator.
+    if within.device.type != "cpu" or bool((within.sum(-1, keepdim=True) != count).any()):
+        within &= ~equal | (equal.cumsum(-1) <= count - (within & ~equal).sum(-1, keepdim=True))
+    return within
 
 
 def confidence(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -36,6 +36,33 @@ def test_the_nucleus_keeps_the_token_that_crosses_and_no_other():
     assert set(draw(logits, [Sampling(temperature=1.0, top_p=1.0, top_k=3)] * 500, keys).tolist()) == {0, 1, 2}
 
 
+@pytest.mark.parametrize(("vocabulary", "flat"), [(40, 1.0), (1000, 0.3), (1000, 6.0), (5000, 3.0)])
+def test_a_draw_is_that_of_the_whole_vocabulary_sorted(vocabulary, flat):
+    """Peaked and flat rows in one batch, many tokens equally likely: the few that are looked at first must not show."""
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = (torch.randn(24, vocabulary, generator=generator) * flat * 2).round() / 2
+    logits[::3] = 8 * torch.randn(8, vocabulary, generator=generator)
+    hows = [
+        Sampling(temperature=(0.6, 1.0)[row % 2], top_p=(1.0, 0.95, 0.5)[row % 3], top_k=(0, 0, 1, 40, 300)[row % 5])
+        for row in range(24)
+    ]
+    for position in range(20):
+        keys = [(row, position) for row in range(24)]
+        assert draw(logits, hows, keys).tolist() == [
+            drawn_by_sorting(*row) for row in zip(logits, hows, keys, strict=True)
+        ]
+
+
+def drawn_by_sorting(logits, how, key):
+    likely = (logits / how.temperature).softmax(-1)
+    ordered, tokens = likely.sort(descending=True, stable=True)
+    before = ordered.cumsum(-1) - ordered
+    rank = torch.arange(len(logits))
+    kept = tokens[((before < how.top_p) | (rank == 0)) & (rank < (how.top_k or len(logits)))].sort().values
+    total = likely[kept].double().cumsum(-1)
+    return int(kept[min(int(torch.searchsorted(total, uniform(*key) * total[-1], right=True)), len(kept) - 1)])
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_piece_that_is_avoided_is_not_completed(temperature):
     logits = torch.tensor([[3.0, 2.0, 1.0]]).repeat(4, 1)
