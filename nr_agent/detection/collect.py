@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -123,7 +124,10 @@ def _passes(
             progress(begin)
 
 
-@torch.inference_mode()
+Reader = Callable[[Sequence[int]], tuple[Tensor, Tensor, Tensor]]
+"""Gives of a text's tokens what `read_confidence` returns."""
+
+
 def read_confidence(model: Any, ids: Sequence[int], channels: Sequence[Channel]) -> tuple[Tensor, Tensor, Tensor]:
     """Read channels and confidence over text that need not be the model's own, in one plain pass.
 
@@ -131,17 +135,29 @@ def read_confidence(model: Any, ids: Sequence[int], channels: Sequence[Channel])
         Readings `[tokens, channels]`, and of each token the log-probability, and the entropy of the distribution
         that it was drawn from (NaN for the first); float32 on the CPU.
     """
-    given = torch.tensor([list(ids)], device=input_device(model))
+    with reader(model, channels) as read:
+        return read(ids)
+
+
+@contextmanager
+def reader(model: Any, channels: Sequence[Channel]) -> Iterator[Reader]:
+    """`read_confidence` of many texts: what reads is put in and checked once, which takes a pass a site."""
     tap = ChannelPlan(channels).install(model) if channels else None
-    try:
+
+    @torch.inference_mode()
+    def read(ids: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        given = torch.tensor([list(ids)], device=input_device(model))
         logits = model(input_ids=given, use_cache=False).logits[0, :-1].float()
         values = torch.zeros(len(ids), 0) if tap is None else tap.take(len(ids)).cpu().clone()
+        logprobs, entropies = confidence(logits, given[0, 1:])
+        unknown = torch.full((1,), torch.nan)
+        return values, torch.cat([unknown, logprobs.cpu()]), torch.cat([unknown, entropies.cpu()])
+
+    try:
+        yield read
     finally:
         if tap is not None:
             tap.remove()
-    logprobs, entropies = confidence(logits, given[0, 1:])
-    unknown = torch.full((1,), torch.nan)
-    return values, torch.cat([unknown, logprobs.cpu()]), torch.cat([unknown, entropies.cpu()])
 
 
 def as_segment(step: TracedStep, values: Tensor, ids: Sequence[int]) -> Segment:

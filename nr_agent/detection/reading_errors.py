@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from nr_agent.detection.collect import as_segment, read_confidence
+from nr_agent.detection.collect import Reader, as_segment, reader
 from nr_agent.detection.detector import NeuronDetector
 from nr_agent.detection.metrics import first_error_f1
 from nr_agent.detection.processbench import StepwiseExample, as_trace
@@ -20,6 +20,11 @@ def slip_scores(engine: Any, detector: NeuronDetector, traced: Traced) -> list[f
     Raises:
         LabelError: the text is longer than the model's context.
     """
+    with engine.quiet() as model, reader(model, detector.channels) as read:
+        return _scores(engine, read, detector, traced)
+
+
+def _scores(engine: Any, read: Reader, detector: NeuronDetector, traced: Traced) -> list[float]:
     if len(traced.ids) > engine.capabilities.context:
         raise LabelError(
             f"{traced.problem.metadata.get('id', 'a trace')} has {len(traced.ids)} tokens, {engine.name} takes "
@@ -27,8 +32,7 @@ def slip_scores(engine: Any, detector: NeuronDetector, traced: Traced) -> list[f
             hint="leave it out, and say how many were",
         )
     observer = detector.observe("")
-    with engine.quiet() as model:
-        values, logprobs, entropies = read_confidence(model, traced.ids, detector.channels)
+    values, logprobs, entropies = read(traced.ids)
     scores = []
     for number, step in enumerate(traced.steps):
         told = replace(
@@ -48,7 +52,8 @@ def read_errors(
 
     The threshold has to come from other examples: 20 are enough to find one (see `best_threshold`).
     """
-    scored = [slip_scores(engine, detector, as_trace(example, engine.codec)) for example in examples]
+    with engine.quiet() as model, reader(model, detector.channels) as read:
+        scored = [_scores(engine, read, detector, as_trace(example, engine.codec)) for example in examples]
     return first_error_f1(first_above(scored, threshold), [example.label for example in examples])
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nr_agent.detection.card import LevelData
 from nr_agent.detection.classifier import StepClassifier, train_classifier
-from nr_agent.detection.collect import as_segment, read_confidence
+from nr_agent.detection.collect import Reader, as_segment, reader
 from nr_agent.detection.detector import LevelDetector, NeuronDetector, align
 from nr_agent.detection.features import StepSignal, tail
 from nr_agent.detection.labels import StepLabels, slip
@@ -111,17 +111,18 @@ def _spoil_traces(
     """One spoiled step a trace, by split."""
     rng = random.Random(seed)
     found: dict[str, list[StepSignal]] = {}
-    for traced, labels, split in zip(traces, labelled, splits, strict=True):
-        if split == "calibration" or len(found.get(split, ())) == _SPOILED:
-            continue
-        sound = [i for i, label in enumerate(labels) if label.intra_step is False]
-        rng.shuffle(sound)
-        for number in sound:
-            wrong = spoil(traced.steps[number].text, rng)
-            if wrong is not None:
-                signal = _last_signal(engine, detector, level, _cut(traced, number, wrong, engine.codec))
-                found.setdefault(split, []).append(signal)
-                break
+    with engine.quiet() as model, reader(model, detector.channels) as read:
+        for traced, labels, split in zip(traces, labelled, splits, strict=True):
+            if split == "calibration" or len(found.get(split, ())) == _SPOILED:
+                continue
+            sound = [i for i, label in enumerate(labels) if label.intra_step is False]
+            rng.shuffle(sound)
+            for number in sound:
+                wrong = spoil(traced.steps[number].text, rng)
+                if wrong is not None:
+                    signal = _last_signal(read, detector, level, _cut(traced, number, wrong, engine.codec))
+                    found.setdefault(split, []).append(signal)
+                    break
     return {split: level.settings.view.see(signals) for split, signals in found.items()}
 
 
@@ -134,11 +135,10 @@ def _cut(traced: Traced, number: int, text: str, codec: Any) -> Traced:
     return replace(traced, ids=traced.ids[: step.start] + written, steps=[*traced.steps[:number], last])
 
 
-def _last_signal(engine: Any, detector: NeuronDetector, level: LevelDetector, traced: Traced) -> StepSignal:
+def _last_signal(read: Reader, detector: NeuronDetector, level: LevelDetector, traced: Traced) -> StepSignal:
     """A level's view of a trace's last step, all of it read in a plain pass."""
     observer = detector.observe("")
-    with engine.quiet() as model:
-        values, logprobs, entropies = read_confidence(model, traced.ids, detector.channels)
+    values, logprobs, entropies = read(traced.ids)
     for step in traced.steps:
         span = slice(step.start, step.end)
         told = replace(step, logprobs=logprobs[span].tolist(), entropies=entropies[span].tolist())
