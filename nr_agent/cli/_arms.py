@@ -73,6 +73,7 @@ class Bench:
         Raises:
             TaskError: a control has nothing to be matched to.
             ConfigurationError: an arm votes among samples that would all be equal.
+            DetectorError: the model has no neurons for an arm that needs them.
         """
         from nr_agent.evaluation.matching import OURS, Rates  # noqa: PLC0415 - imported when needed
 
@@ -84,6 +85,8 @@ class Bench:
             raise ConfigurationError(
                 "self_consistency votes among samples, and greedy ones are equal", hint="raise --temperature"
             )
+        if "neat" in names:
+            self._neat()  # where a model has no such neurons, that is said before hours are spent on the other arms
         ordered = sorted(names, key=lambda name: (name.endswith("_time"), name != OURS and name != "vanilla"))
         return {name: self._arm(name, rates) for name in ordered}
 

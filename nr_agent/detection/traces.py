@@ -133,9 +133,13 @@ class _Sampler:
             traced.closed = segment.end == "stop_id"
             if segment.end == "context":
                 break
-            if not traced.closed:
+            if segment.ids[-1] in engine.codec.end_ids:
+                self._end(traced, segment)
+            elif not traced.closed:
                 traced.steps.append(await self._step(segment))
-        if traced.closed:
+        if traced.answer is not None:
+            pass
+        elif traced.closed:
             stop = StopSpec(engine.codec.end_ids, (), 64)
             segment = await self._extend(ref, stop, self.sampling)
             traced.answer_tokens = len(segment.ids)
@@ -147,18 +151,32 @@ class _Sampler:
         engine.close(ref)
         return traced
 
+    def _end(self, traced: Traced, segment: Segment) -> None:
+        """The turn is over, as with models that were never taught to think: the answer is in what was thought."""
+        if len(segment.ids) > 1:
+            traced.steps.append(self._plain(segment, segment.ids[:-1]))
+        traced.answer = extract_answer("".join(step.text for step in traced.steps))
+        if traced.steps:
+            traced.steps[-1].trial = traced.answer
+
     async def _step(self, segment: Segment) -> TracedStep:
+        step = self._plain(segment, segment.ids)
+        step.trial = await self._trial(segment.ref) if self.trials else None
+        return step
+
+    def _plain(self, segment: Segment, written: Sequence[int]) -> TracedStep:
         return TracedStep(
             start=segment.start,
             end=segment.start + len(segment.ids),
-            text=self.engine.codec.decode(segment.ids),
+            text=self.engine.codec.decode(written),
             logprobs=[value or 0.0 for value in segment.logprobs],
             entropies=[value or 0.0 for value in segment.entropies],
-            trial=await self._trial(segment.ref) if self.trials else None,
         )
 
     async def _trial(self, ref: SequenceRef) -> str | None:
-        """What the model answers now, greedily, in a fork."""
+        """What the model answers now, greedily, in a fork; None where its context is too full to be asked."""
+        if ref.length + len(self.probe) >= self.engine.capabilities.context:
+            return None
         fork = self.engine.fork(ref)
         try:
             segment = await self._extend(

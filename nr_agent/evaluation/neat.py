@@ -59,10 +59,12 @@ def find_neat(
         channels = [channel for channel in every if channel.layer >= first]
         push = push_toward(model, channels, end)
         looks = [_look(closed[number], values, push, end) for number, values in read_traces(model, closed, channels)]
-    important, mass, last = (torch.stack(list(part)) for part in zip(*looks, strict=True))
+    important, late, sudden, last = (torch.stack(list(part)) for part in zip(*looks, strict=True))
     share = important.float().mean(0)
-    mean = torch.where(important, mass, 0).sum(0) / important.sum(0).clamp(min=1)
-    fit = torch.where((share >= CONSISTENT) & (mean >= LATE), share * mean, -1.0)
+    centre, mass = (
+        torch.where(important, part, 0).sum(0) / important.sum(0).clamp(min=1) for part in (late, late * sudden)
+    )
+    fit = torch.where((share >= CONSISTENT) & (centre >= LATE), share * mass, -1.0)
     chosen = [index for index in fit.argsort(descending=True).tolist()[:neurons] if fit[index] > 0]
     if not chosen:
         raise DetectorError("no neuron of this model tells the end of its thinking", hint="leave neat out of the arms")
@@ -74,8 +76,8 @@ def make_neat(channels: Sequence[Channel], reference: Sequence[float]) -> Neat:
     return Neat(tuple(map(str, channels)), tuple(reference), ChannelPlan(channels))
 
 
-def _look(trace: Traced, values: Tensor, push: Tensor, end: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each neuron: whether it is important at the end, how late and sudden its activity is, and what it is then."""
+def _look(trace: Traced, values: Tensor, push: Tensor, end: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of each neuron: whether it is important at the end, how late its activity is, how sudden, and what it is then."""
     begin, stop = trace.steps[0].start - 1, trace.ids.index(end, trace.steps[0].start)
     thinking = values[begin:stop]  # the reading at `stop - 1` wrote the closing
     last = thinking[-1]
@@ -86,4 +88,4 @@ def _look(trace: Traced, values: Tensor, push: Tensor, end: int) -> tuple[Tensor
     share = activity / activity.sum(0).clamp(min=1e-9)
     late = (share * torch.linspace(0, 1, len(thinking))[:, None]).sum(0)
     entropy = -(share * share.clamp(min=1e-12).log2()).sum(0) / max(1.0, torch.tensor(len(thinking)).log2().item())
-    return important & (importance > 0), late * (1 - entropy / 2), last
+    return important & (importance > 0), late, 1 - entropy / 2, last
