@@ -46,7 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         traces = [_read(engine, as_trace(example, engine.codec)) for example in chosen]
         print("confidences are read", flush=True)
         labelled = [_labels(example) for example in chosen]
-        fit_traces(engine, traces, labelled, options.out, FitSettings(), log=lambda line: print(line, flush=True))
+        fit_traces(
+            engine,
+            traces,
+            labelled,
+            options.out,
+            FitSettings(),
+            source="solutions that other models wrote",
+            log=lambda line: print(line, flush=True),
+        )
     finally:
         engine.shutdown()
     print((options.out / "card.md").read_text())

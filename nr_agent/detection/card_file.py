@@ -50,7 +50,8 @@ def _markdown(manifest: Any, card: dict[str, Any]) -> list[str]:
     lines = [
         f"# Detector {manifest.id}",
         "",
-        f"Fitted on {manifest.model} (fingerprint {manifest.fingerprint}), {training['traces']} traces of its own, "
+        f"Fitted on {manifest.model} (fingerprint {manifest.fingerprint}), {training['traces']} "
+        f"{training.get('source', 'traces of its own')}, "
         "split by problem; all figures are of the test problems. Watching costs "
         f"{card['microseconds_per_token']:.0f} microseconds a token besides the model's own time.",
         "",

@@ -140,11 +140,12 @@ def fit_traces(
     out: Path,
     settings: FitSettings | None = None,
     *,
+    source: str = "traces of its own",
     log: Callable[[str], None] = lambda _: None,
 ) -> NeuronDetector:
     """`fit` on traces that are there already, with labels from wherever they come, a list a trace.
 
-    Steps whose label is not known for a level (None) do not count for it.
+    Steps whose label is not known for a level (None) do not count for it. On the card the traces are called `source`.
 
     Raises:
         DetectorError: no level has enough examples.
@@ -203,7 +204,7 @@ def fit_traces(
         tokenizer_hash=_hash(sorted(engine.codec.tokenizer.get_vocab().items())),
         mon=mon,
         levels=chosen,
-        training={"settings": asdict(settings), "traces": len(traces), "base_rates": rates},
+        training={"settings": asdict(settings), "traces": len(traces), "source": source, "base_rates": rates},
     )
     columns = torch.tensor([all_channels(engine.model).index(channel) for channel in mon.channels()])
     push = push_table(engine.model, mon.channels())
