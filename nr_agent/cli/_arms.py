@@ -75,7 +75,8 @@ class Bench:
             ConfigurationError: an arm votes among samples that would all be equal.
             DetectorError: the model has no neurons for an arm that needs them.
         """
-        from nr_agent.evaluation.matching import OURS, Rates  # noqa: PLC0415 - imported when needed
+        from nr_agent.evaluation.harness import OURS  # noqa: PLC0415 - imported when needed
+        from nr_agent.evaluation.matching import Rates  # noqa: PLC0415 - imported when needed
 
         rates = Rates(self.out / "matched.json")
         if OURS not in names and any(name.endswith("_time") for name in names):
@@ -91,8 +92,7 @@ class Bench:
         return {name: self._arm(name, rates) for name in ordered}
 
     def _arm(self, name: str, rates: Rates) -> Solve:
-        from nr_agent.evaluation.harness import graph_arm  # noqa: PLC0415 - imported when needed
-        from nr_agent.evaluation.matching import OURS  # noqa: PLC0415 - imported when needed
+        from nr_agent.evaluation.harness import OURS, graph_arm  # noqa: PLC0415 - imported when needed
 
         def solve(problems: Sequence[tuple[Problem, int]], done: Callable[[int], None]) -> list[Mapping[str, Any]]:
             task = str(problems[0][0].task)

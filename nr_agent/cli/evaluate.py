@@ -72,4 +72,8 @@ def evaluate(
                 f"  against vanilla {against['accuracy_difference']:+.1%} [{low:+.1%}, {high:+.1%}], "
                 f"p {against['mcnemar_p']:.2g}, {against['token_ratio']:.0%} of the tokens"
             )
+        ours = summary.get("ours_against_it")
+        if ours:
+            low, high = ours["accuracy_difference_95"]
+            line += f"; nr_agent against it {ours['accuracy_difference']:+.1%} [{low:+.1%}, {high:+.1%}]"
         typer.echo(line)

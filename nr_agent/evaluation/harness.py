@@ -16,6 +16,7 @@ Solve = Callable[[Sequence[tuple[Problem, int]], Callable[[int], None]], list[Ma
 """An arm: solves problems with their seeds and returns their reports, in order; calls back with how many are done."""
 
 BASE = "vanilla"
+OURS = "nr_agent"
 
 
 @dataclass(frozen=True)
@@ -141,23 +142,31 @@ def _summary(arm: str, rows: Sequence[Row], tasks: Sequence[str]) -> dict[str, A
     own = [row for row in rows if row.arm == arm]
     summary = _cell(own)
     summary["tasks"] = {task: _cell([row for row in own if row.task == task]) for task in tasks}
-    base = {(row.task, row.seed): row for row in rows if row.arm == BASE}
+    base, ours = ([row for row in rows if row.arm == other] for other in (BASE, OURS))
     if base and arm != BASE:
-        pairs = [(base[row.task, row.seed], row) for row in own if (row.task, row.seed) in base]
-        gained = sum(ours.right and not theirs.right for theirs, ours in pairs)
-        lost = sum(theirs.right and not ours.right for theirs, ours in pairs)
-        tokens = [float(theirs.tokens) for theirs, _ in pairs], [float(ours.tokens) for _, ours in pairs]
-        rights = [float(theirs.right) for theirs, _ in pairs], [float(ours.right) for _, ours in pairs]
-        summary["against_vanilla"] = {
-            "gained": gained,
-            "lost": lost,
-            "accuracy_difference": (gained - lost) / max(1, len(pairs)),
-            "accuracy_difference_95": paired_bootstrap(*rights),
-            "mcnemar_p": mcnemar(gained, lost),
-            "token_ratio": sum(tokens[1]) / max(1.0, sum(tokens[0])),
-            "token_difference_95": paired_bootstrap(*tokens),
-        }
+        summary["against_vanilla"] = _compared(own, base)
+    if ours and arm not in (BASE, OURS):
+        summary["ours_against_it"] = _compared(ours, own)
     return summary
+
+
+def _compared(rows: Sequence[Row], others: Sequence[Row]) -> dict[str, Any]:
+    """An arm against another one, over the problems that both had."""
+    known = {(row.task, row.seed): row for row in others}
+    pairs = [(known[row.task, row.seed], row) for row in rows if (row.task, row.seed) in known]
+    gained = sum(row.right and not other.right for other, row in pairs)
+    lost = sum(other.right and not row.right for other, row in pairs)
+    tokens = [float(other.tokens) for other, _ in pairs], [float(row.tokens) for _, row in pairs]
+    rights = [float(other.right) for other, _ in pairs], [float(row.right) for _, row in pairs]
+    return {
+        "gained": gained,
+        "lost": lost,
+        "accuracy_difference": (gained - lost) / max(1, len(pairs)),
+        "accuracy_difference_95": paired_bootstrap(*rights),
+        "mcnemar_p": mcnemar(gained, lost),
+        "token_ratio": sum(tokens[1]) / max(1.0, sum(tokens[0])),
+        "token_difference_95": paired_bootstrap(*tokens),
+    }
 
 
 def _cell(rows: Sequence[Row]) -> dict[str, Any]:

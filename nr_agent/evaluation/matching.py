@@ -15,10 +15,9 @@ from nr_agent.detection.timed import Scores, TimedDetector
 from nr_agent.engine.protocol import Engine, Segment
 from nr_agent.errors import TaskError
 from nr_agent.evaluation.controls import OracleDetector
+from nr_agent.evaluation.harness import OURS
 from nr_agent.events import LEVELS, FailureEvent, Level
 from nr_agent.policies import Policies
-
-OURS = "nr_agent"
 
 
 class Rates:

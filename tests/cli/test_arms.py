@@ -30,6 +30,12 @@ def test_arms_of_every_sort_are_compared_with_the_bare_model(done):
     assert set(results["arms"]) == set(CHOSEN)
     assert all("against_vanilla" in summary for name, summary in results["arms"].items() if name != "vanilla")
     rows = [json.loads(line) for line in (done / "rows.jsonl").read_text().splitlines()]
+    ours = {row["seed"]: row["right"] for row in rows if row["arm"] == "nr_agent"}
+    for name in set(CHOSEN) - {"vanilla", "nr_agent"}:
+        theirs = {row["seed"]: row["right"] for row in rows if row["arm"] == name}
+        compared = results["arms"][name]["ours_against_it"]
+        assert compared["accuracy_difference"] == sum(ours[seed] - theirs[seed] for seed in ours) / 2
+    assert not {"ours_against_it"} & {*results["arms"]["vanilla"], *results["arms"]["nr_agent"]}
     assert {name: sum(row["arm"] == name for row in rows) for name in CHOSEN} == dict.fromkeys(CHOSEN, 2)
     assert all(row["tokens"] > 0 and "ask_human" not in row["interventions"] for row in rows)
 
