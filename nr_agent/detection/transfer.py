@@ -142,9 +142,9 @@ def _last_signal(read: Reader, detector: NeuronDetector, level: LevelDetector, t
     for step in traced.steps:
         span = slice(step.start, step.end)
         told = replace(step, logprobs=logprobs[span].tolist(), entropies=entropies[span].tolist())
-        read = align(as_segment(told, values, traced.ids))
-        assert read is not None  # noqa: S101 - everything was read
-        signal = observer.signal(level, *read)
+        aligned = align(as_segment(told, values, traced.ids))
+        assert aligned is not None  # noqa: S101 - everything was read
+        signal = observer.signal(level, *aligned)
         observer.history[level.settings.level] = tail(signal.history, signal.signal)
     return signal
 
