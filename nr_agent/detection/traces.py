@@ -124,7 +124,7 @@ class _Sampler:
         engine = self.engine
         ref = engine.open(engine.codec.render([{"role": "user", "content": problem.text}]), seed=seed)
         traced = Traced(problem, seed, [])
-        spent = 0
+        spent, over = 0, False
         while spent < self.max_tokens and not traced.closed:
             stop = StopSpec(self.end_thinking | engine.codec.end_ids, (STEP_END,), self.max_tokens - spent)
             segment = await self._extend(ref, stop, self.sampling)
@@ -133,19 +133,18 @@ class _Sampler:
             traced.closed = segment.end == "stop_id"
             if segment.end == "context":
                 break
-            if segment.ids[-1] in engine.codec.end_ids:
+            over = segment.ids[-1] in engine.codec.end_ids
+            if over:
                 self._end(traced, segment)
             elif not traced.closed:
                 traced.steps.append(await self._step(segment))
-        if traced.answer is not None:
-            pass
-        elif traced.closed:
+        if traced.closed and not over:
             stop = StopSpec(engine.codec.end_ids, (), 64)
             segment = await self._extend(ref, stop, self.sampling)
             traced.answer_tokens = len(segment.ids)
             ids = [token for token in segment.ids if token not in engine.codec.end_ids]
             traced.answer = extract_answer(engine.codec.decode(ids))
-        elif traced.steps:
+        elif traced.steps and not over:
             traced.answer = traced.steps[-1].trial
         traced.ids = engine.tokens(ref)
         engine.close(ref)
