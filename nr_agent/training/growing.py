@@ -35,7 +35,7 @@ def grow(model: PreTrainedModel, other: PreTrainedModel, ids: Tensor) -> None:
     Raises:
         ConfigurationError: the other one does not fit into it.
     """
-    _check(model.config, other.config)
+    check_fit(model.config, other.config)
     normed = hasattr(other.get_decoder().layers[0].self_attn, "q_norm")
     keep_norms = hasattr(model.get_decoder().layers[0].self_attn, "q_norm")
     scales = _head_scales(other, ids) if normed and not keep_norms else None
@@ -66,17 +66,21 @@ def grow(model: PreTrainedModel, other: PreTrainedModel, ids: Tensor) -> None:
                 getattr(layer.self_attn, f"{part}_proj").weight[: len(rows)] *= rows[:, None]
 
 
-def _check(wanted: Any, found: Any) -> None:
-    """Whether a model with the second configuration fits into one with the first."""
+def check_fit(wanted: Any, found: Any) -> None:
+    """Refuse what `grow` could not do, by the two models' configurations.
+
+    Raises:
+        ConfigurationError: a model with the second does not fit into one with the first.
+    """
     alike = ("head_dim", "vocab_size", "hidden_act", "rms_norm_eps", "tie_word_embeddings")
     upward = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-    problems = [name for name in alike if getattr(wanted, name) != getattr(found, name)]
-    problems += [name for name in upward if getattr(wanted, name) < getattr(found, name)]
-    groups = {one.num_attention_heads // one.num_key_value_heads for one in (wanted, found)}
-    if len(groups) > 1:
-        problems.append("query heads a key head")
     if found.model_type not in {wanted.model_type, "qwen3"}:
-        problems.append("model_type")
+        problems = ["model_type"]  # another architecture need not have the other settings at all
+    else:
+        problems = [name for name in alike if getattr(wanted, name) != getattr(found, name)]
+        problems += [name for name in upward if getattr(wanted, name) < getattr(found, name)]
+        if len({one.num_attention_heads // one.num_key_value_heads for one in (wanted, found)}) > 1:
+            problems.append("query heads a key head")
     if problems:
         differing = ", ".join(f"{name} {getattr(found, name, '')}".strip() for name in problems)
         raise ConfigurationError(

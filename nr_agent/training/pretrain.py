@@ -21,6 +21,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from safetensors.torch import save_file
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
@@ -36,7 +37,7 @@ from nr_agent.tasks import FAMILIES
 from nr_agent.tokens import STEP_END
 from nr_agent.training.ahead import made_ahead, parts_on
 from nr_agent.training.corpus import IGNORED, Batch, Corpus, Example
-from nr_agent.training.growing import grow
+from nr_agent.training.growing import check_fit, grow
 from nr_agent.training.learner import Learner, quick_type, worth_fusing
 from nr_agent.training.muon import Muon
 from nr_agent.training.own_rounds import own_round
@@ -190,6 +191,11 @@ class PretrainSettings:
 
 def build_model(size: str, tokenizer: Any) -> PreTrainedModel:
     """A model of a size with fresh weights, for a tokenizer."""
+    config = _config(size, tokenizer)
+    return LlamaForCausalLM(config) if isinstance(config, LlamaConfig) else Qwen3ForCausalLM(config)
+
+
+def _config(size: str, tokenizer: Any) -> LlamaConfig | Qwen3Config:
     shape = SIZES[size]
     common: dict[str, Any] = {
         "hidden_size": shape.hidden,
@@ -206,9 +212,7 @@ def build_model(size: str, tokenizer: Any) -> PreTrainedModel:
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    if shape.architecture == "llama":
-        return LlamaForCausalLM(LlamaConfig(**common))
-    return Qwen3ForCausalLM(Qwen3Config(**common))
+    return LlamaConfig(**common) if shape.architecture == "llama" else Qwen3Config(**common)
 
 
 def pretrain(out: Path, settings: PretrainSettings, *, log: Callable[[str], None]) -> PreTrainedModel:
@@ -223,8 +227,9 @@ def pretrain(out: Path, settings: PretrainSettings, *, log: Callable[[str], None
         The trained model.
 
     Raises:
-        ConfigurationError: `out` holds a run with other settings, or the model to begin with has another shape.
+        ConfigurationError: `out` holds a run with other settings, or the model to begin with does not fit.
     """
+    _check_start(settings)
     out.mkdir(parents=True, exist_ok=True)
     _check_settings(out / "settings.json", settings)
     set_seed(settings.seed)
@@ -351,6 +356,13 @@ def _optimizers(
         Muon(matrices, rate, weight_decay=0.05, dtype=dtype),
         torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
+
+
+def _check_start(settings: PretrainSettings) -> None:
+    """Refuse a model that the run cannot begin with, before anything is written."""
+    if settings.start is not None:
+        folder = find_model(settings.start)
+        check_fit(_config(settings.size, AutoTokenizer.from_pretrained(folder)), AutoConfig.from_pretrained(folder))
 
 
 def _check_settings(path: Path, settings: PretrainSettings) -> None:

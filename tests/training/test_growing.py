@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig, LlamaForCausalLM
 
 from nr_agent.errors import ConfigurationError
 from nr_agent.models.registry import find_model
 from nr_agent.tasks import FAMILIES
 from nr_agent.training.corpus import IGNORED, Corpus
-from nr_agent.training.growing import grow
+from nr_agent.training.growing import check_fit, grow
 from nr_agent.training.pretrain import Phase, PretrainSettings, build_model, pretrain
 from nr_agent.training.telltale import Telltale
 
@@ -96,6 +96,9 @@ def test_a_run_grows_from_a_model_and_what_does_not_fit_is_refused(nano, batch, 
 
     with pytest.raises(ConfigurationError, match="does not fit into this size by its head_dim 32, hidden_size 256"):
         pretrain(tmp_path / "tiny", PretrainSettings(size="tiny", start="nano"), log=lambda _: None)
+    assert not (tmp_path / "tiny").exists()
+    with pytest.raises(ConfigurationError, match="a gpt2 model does not fit into this size by its model_type gpt2"):
+        check_fit(small.config, GPT2Config())
     config = small.config
     common = {name: getattr(config, name) for name in ("hidden_size", "intermediate_size", "num_hidden_layers")}
     heads = {name: getattr(config, name) for name in ("num_attention_heads", "num_key_value_heads", "head_dim")}
