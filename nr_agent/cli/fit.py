@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nr_agent.cli._memory import keep_freed_memory
 from nr_agent.cli._models import MODEL_HELP, prepare
 
 
@@ -65,6 +66,7 @@ def fit(
     else:
         families = family_names(tasks)
         chosen_problems = [draw(family, number) for number in range(seed, seed + n) for family in families]
+    keep_freed_memory()
     prepare(model)
     engine = load_engine(model)
     promise: Any = dict.fromkeys(LEVELS, alpha)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nr_agent.cli._memory import keep_freed_memory
 from nr_agent.cli._models import progress_bar
 
 app = typer.Typer(no_args_is_help=True, help="The models that have a name.")
@@ -72,5 +73,6 @@ def train(
         settings = replace(settings, pretrain=fewer, sampled=problems, fitted=problems, measured=problems)
     if sft_steps is not None:
         settings = replace(settings, sft=replace(settings.sft, steps=sft_steps))
+    keep_freed_memory()
     folder = build(out, settings, log=lambda line: typer.echo(line, err=True))
     typer.echo(str(folder))

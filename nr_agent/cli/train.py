@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from nr_agent.cli._memory import keep_freed_memory
+
 
 def train(
     data: Annotated[Path, typer.Option(help="Folder of an export: messages, pretokenized or preference.")],
@@ -44,6 +46,7 @@ def train(
         seed=seed,
         save_every=save_every,
     )
+    keep_freed_memory()
     done = finetune(model or load_settings().model, data, out, settings, progress=_tell)
     if sys.stderr.isatty():
         typer.echo("", err=True)

@@ -176,9 +176,16 @@ class PretrainSettings:
         return replace(self, phases=tuple(phases), own_at=own_at)
 
     def going_on(self, start: str) -> PretrainSettings:
-        """The last phase alone, from a model that is trained already; its own traces come first, and half-way."""
+        """The last phase alone, from a model that is trained already.
+
+        Its own traces come first, and half-way. One of another architecture has to find back to its thinking before
+        they are worth sampling: they come after a quarter, and again after five eighths.
+        """
         last = self.phases[-1]
-        return replace(self, start=start, phases=(last,), own_at=(0, last.steps // 2))
+        kind = AutoConfig.from_pretrained(find_model(start)).model_type
+        same = kind == SIZES[self.size].architecture
+        own_at = (0, last.steps // 2) if same else (last.steps // 4, last.steps * 5 // 8)
+        return replace(self, start=start, phases=(last,), own_at=own_at)
 
     def phase(self, step: int) -> tuple[Phase, int]:
         """The phase that a step belongs to, and its number in it."""
