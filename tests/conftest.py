@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from nr_agent.cli._memory import keep_freed_memory
+
 _SERVER = Path("/usr/lib/postgresql/15/bin")
 _NUMBERS = itertools.count()
 
@@ -42,6 +44,12 @@ def own_settings(tmp_path_factory):
             patch.delenv(name)
         patch.setenv("NR_AGENT_HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_memory():
+    """As the commands that train do: the process is ours, and tensors come and go in it."""
+    keep_freed_memory()
 
 
 @pytest.fixture(autouse=True)
