@@ -107,3 +107,9 @@ def test_a_run_grows_from_a_model_and_what_does_not_fit_is_refused(nano, batch, 
     )
     with pytest.raises(ConfigurationError, match="model_type llama"):
         grow(build_model("nano", tokenizer), llama, batch.ids)
+
+
+@pytest.mark.parametrize(("size", "own_at"), [("nano", (0, 800)), ("mini", (0, 800)), ("nano-llama", (400, 1000))])
+def test_its_own_traces_are_sampled_where_it_thinks(size, own_at):
+    """At once by what computes the same as what it starts from; another architecture learns before."""
+    assert PretrainSettings(size=size).going_on("nano").own_at == own_at
