@@ -46,7 +46,8 @@ bytes: any text goes in and comes back unchanged, every digit is a token, `<thin
    token and what precedes it are masked from the loss: it reacts to the tokens and does not write them. They are also
    suppressed while it thinks.
 
-The same command makes it again: `nr-agent models train {name}{on} --out DIR`.
+The same command makes it again:
+`nr-agent models train {name}{on} --steps {total} --sft-steps {sft_steps} --seed {seed} --out DIR`.
 
 Problems come from seeds below 1,000,000; one problem text in {held_out} was never trained on, whatever its seed,
 because small families repeat. Families and settings:
@@ -95,6 +96,7 @@ def model_readme(name: str, model: Any, build: dict[str, Any], rows: Sequence[Fa
         neurons=build["telltale"]["neurons"],
         layers=build["telltale"]["layers"],
         steps=" and then ".join(str(phase["steps"]) for phase in pretrain["phases"]),
+        total=sum(phase["steps"] for phase in pretrain["phases"]),
         batch=pretrain["tokens"],
         seed=pretrain["seed"],
         start="from fresh weights" if pretrain["start"] is None else f"from the weights of `{pretrain['start']}`",
