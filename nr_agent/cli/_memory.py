@@ -13,7 +13,7 @@ _PAD = 2**28
 def keep_freed_memory() -> bool:
     """Have glibc keep the memory that tensors leave, instead of handing it back and fetching it page by page.
 
-    On a CPU a training step frees and takes hundreds of megabytes; to fetch them anew cost a fifth of its time
+    On a CPU a training step frees and takes hundreds of megabytes; to fetch them anew cost 10% to 20% of its time
     (`docs/experiments.md`). It is for a process that belongs to us: a library leaves its user's heap as it is.
 
     Returns:
