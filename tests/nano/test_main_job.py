@@ -1,5 +1,7 @@
 """Problems go in, watched and controlled episodes come out, and the store holds all of it."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from nr_agent import create_reasoner
@@ -15,11 +17,12 @@ N = 50
 
 @pytest.fixture(scope="module")
 def solved(engine, detector, tmp_path_factory):
-    """Fifty problems through the controlled reasoner, with what was shown on the stream."""
+    """Fifty problems through the controlled reasoner, ten at a time, with what was shown on the stream."""
     store = EpisodeStore(tmp_path_factory.mktemp("store") / "episodes.db")
     reasoner = create_reasoner(engine, detector=detector, store=store)
     shown, reports = {}, []
-    for number in range(N):
+
+    def solve(number):
         problem = draw(list(FAMILIES)[number % len(FAMILIES)], 1_200_000 + number)
         config = {"configurable": {"nr_agent": {"seed": number, "reference": problem.reference, "task": problem.task, "problem_seed": problem.seed}}}  # fmt: skip  # noqa: E501
         for part in reasoner.stream(
@@ -31,6 +34,9 @@ def solved(engine, detector, tmp_path_factory):
                 texts[event["index"]] = "".join(piece["text"] for piece in event["parts"])
             elif event["type"] == "nr.stop":
                 reports.append(event["report"])
+
+    with ThreadPoolExecutor(10) as pool:
+        list(pool.map(solve, range(N)))
     yield store, shown, reports
     store.close()
 

@@ -1,11 +1,11 @@
 """The embedded LRM as it ships."""
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from nr_agent import Budget
 from nr_agent.detection.labels import is_right
 from nr_agent.detection.traces import sample_traces
 from nr_agent.engine.protocol import Sampling
@@ -55,28 +55,27 @@ def test_user_text_never_becomes_a_control_token(engine, text):
 def test_without_control_at_temperature_zero_it_writes_what_generate_writes(engine):
     """Twenty problems, token by token, against transformers on the same ids; up to the budget, where it circles."""
     store = EpisodeStore.in_memory()
+    greedy, budget = Sampling(temperature=0), Budget(max_tokens=448)
     reasoner = create_reasoner(
-        engine, detector=None, control=False, store=store, sampling=Sampling(temperature=0), seed=1
+        engine, detector=None, control=False, store=store, sampling=greedy, budget=budget, seed=1
     )
-    finished = 0
-    for number in range(20):
-        problem = draw(list(FAMILIES)[number % len(FAMILIES)], 1_300_000 + number)
-        report = reasoner.invoke({"messages": [{"role": "user", "content": problem.text}]})["reasoning"]
+    problems = [draw(list(FAMILIES)[number % len(FAMILIES)], 1_300_000 + number) for number in range(20)]
+    asked = [{"messages": [{"role": "user", "content": problem.text}]} for problem in problems]
+    answered = reasoner.batch(asked, {"max_concurrency": 20})
+    prompts, thoughts, finished = [], [], 0
+    for report in (answer["reasoning"] for answer in answered):
         episode = store.get(report["episode_id"])
         finished += report["stop_reason"] == "finished"
-        prompt = episode.steps[0].ids
+        prompts.append(list(episode.steps[0].ids))
         sources = [kind for step in episode.steps for kind, length in step.provenance for _ in range(length)]
         free = sources.index("inserted") if "inserted" in sources else len(sources)
         assert (free == len(sources)) == (report["stop_reason"] == "finished")
-        generated = engine.model.generate(
-            torch.tensor([prompt]),
-            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            max_new_tokens=free - len(prompt),
-        )[0].tolist()
-        assert episode.ids[:free] == generated
+        thoughts.append(list(episode.ids[len(prompts[-1]) : free]))
+    padded = engine.codec.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
+    generated = engine.model.generate(
+        **padded, do_sample=False, temperature=None, top_p=None, max_new_tokens=max(map(len, thoughts))
+    )[:, padded["input_ids"].shape[1] :].tolist()
+    assert thoughts == [ids[: len(thought)] for ids, thought in zip(generated, thoughts, strict=True)]
     assert finished >= 15
 
 
