@@ -1,6 +1,7 @@
 """A person decides about a doubtful step, and by then the process that asked is gone.
 
-The first process ends with the question in hand; a second one, with another engine, goes on from the files.
+The first process ends with the question in hand; a second one, with another engine, goes on from the files. It needs
+`pip install langgraph-checkpoint-sqlite`.
 
     python examples/human_approval.py
 """

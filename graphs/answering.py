@@ -16,8 +16,9 @@ from nr_agent.tokens import CORRECTION_TOKENS, END_THINK, STEP_END, THINK, TOOL_
 class Answer:
     """Have the answer written, and read it.
 
-    Reads `sequence`, `pending`, `closed`; writes `sequence`, `answer`. Thinking that a budget ended is closed
-    first. Where the context has no room left, the answer is what the thinking has stated so far.
+    Reads `sequence`, `pending`, `closed`; writes `sequence`, `answer`, and `stop_reason` where the answer is cut: then
+    the episode ran into its budget. Thinking that a budget ended is closed first. Where the context has no room left,
+    the answer is what the thinking has stated so far.
     """
 
     beside_others = False
@@ -79,7 +80,12 @@ class Answer:
             if logprob is not None and token not in codec.end_ids
         ]
         text = before_stop(state["lead"] + codec.decode(written), state["stop"]).split(TOOL_CALL)[0]  # a call is none
+        cut: dict[str, Any] = {}
+        if segment.end in ("length", "context"):
+            allowed = int(state["budget"]["max_answer_tokens"])
+            cut = {"stop_reason": "token_budget" if len(written) >= allowed else "context"}
         return {
+            **cut,
             "sequence": segment.ref.model_dump(mode="json"),
             "next_index": state["next_index"] + 1,
             "pending": [],

@@ -80,7 +80,7 @@ class AskHuman:
         if get_config().get("configurable", {}).get("__pregel_checkpointer", self) is None:
             raise ConfigurationError(
                 f"episode {episode_id} has a question for a person, and this run cannot ask: it has no checkpointer",
-                hint="compile the graph with a checkpointer and give a thread_id, or use policies that ask nobody",
+                hint="compile the graph with a checkpointer and give a thread_id, or use policies with attended=False",
             )
 
     def _go_on(self, state: ReasonerState, answer: HumanAnswer) -> dict[str, Any]:

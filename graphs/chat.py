@@ -280,6 +280,10 @@ class ChatNeuReasoner(BaseChatModel):
                 )
             return made
 
+    def _called(self) -> str:
+        """The model's name, also where it came with an engine or a reasoner."""
+        return self._parts().engine.name if self.engine is not None or self.reasoner is not None else self.model
+
     def _check_takes_tools(self) -> None:
         """Say early that a model knows no tools; its template's file says so, without its weights."""
         if self.engine is not None or self.reasoner is not None or self._made is not None:
@@ -291,6 +295,6 @@ class ChatNeuReasoner(BaseChatModel):
             takes = any(takes_tools(template) for template in read_templates(self.model))
         if not takes:
             raise ToolsUnsupportedError(
-                f"the chat template of {self.model} knows no tools",
+                f"the chat template of {self._called()} knows no tools",
                 hint="use a checkpoint whose chat template presents tools, such as Qwen3's",
             )

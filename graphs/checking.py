@@ -25,7 +25,7 @@ def check_parts(engine: object, detector: object, store: object, seed: object) -
     """
     check_engine(engine)
     if detector is not None and _lacks(detector, _DETECTOR):
-        _refuse("detector", detector, "give load_detector(folder, engine), 'auto', or None to watch nothing")
+        _refuse("detector", detector, "give load_detector(model, engine, folder=...), 'auto', or None to watch nothing")
     if store is not None and _lacks(store, _STORE):
         _refuse("store", store, "give EpisodeStore('episodes.db') or EpisodeStore('postgresql://...')")
     if isinstance(seed, bool) or not isinstance(seed, int):

@@ -37,6 +37,7 @@ class Chunks:
         self.ended = False
         self._line = "main"
         self._others: dict[str, str] = {}
+        self._turn = ""  # the text of the answer's step
         self._gap = ""  # space behind the last thought: it is said with the next, and not at the end
         self._begun = False
 
@@ -45,8 +46,11 @@ class Chunks:
         kind = event["type"]
         if kind == "nr.open":
             self.episode_id = event["episode_id"]
-        elif kind == "nr.step" and event["kind"] == "think":
-            return self._think(event["branch"], "".join(part["text"] for part in event["parts"]))
+        elif kind == "nr.step":
+            text = "".join(part["text"] for part in event["parts"])
+            if event["kind"] == "think":
+                return self._think(event["branch"], text)
+            self._turn += text
         elif kind == "nr.intervention" and event["intervention"]["kept"] is not None:
             self._line = event["intervention"]["kept"]
             others, self._others = self._others, {}
@@ -65,7 +69,7 @@ class Chunks:
         if not self.ended:
             raise ConfigurationError(
                 f"episode {self.episode_id} waits for a person's answer, and a chat model cannot ask",
-                hint="use policies that ask nobody, or the reasoner itself, with a checkpointer",
+                hint="use policies with attended=False, or the reasoner itself, in a graph with a checkpointer",
             )
 
     def _think(self, branch: str, text: str) -> list[AIMessageChunk]:
@@ -79,8 +83,9 @@ class Chunks:
         return [self._chunk(additional_kwargs={"reasoning_content": said})] if said else []
 
     def _end(self, report: Mapping[str, Any]) -> list[AIMessageChunk]:
-        episode = self.parts.store.get(report["episode_id"])
-        reply = read_reply(episode, self.parts.engine.codec, stop=self.stop, tools=self.tools)
+        # Not from the store: it may keep no texts, or others.
+        codec = self.parts.engine.codec
+        reply = read_reply(self._turn, codec, report["episode_id"], stop=self.stop, tools=self.tools)
         # Without a turn for the answer, the answer is in the thoughts.
         text = reply.text or ("" if reply.calls or reply.broken else report["answer"] or "")
         usage = report["usage"]

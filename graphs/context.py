@@ -30,7 +30,7 @@ class ReasonerContext:
         budget: instead of the reasoner's; a dict changes what it names.
         sampling: instead of the reasoner's; a dict changes what it names.
         stop: the answer ends before this string, or before the first of these.
-        tools: that the model may call, in OpenAI's form; its calls are in the message that comes out.
+        tools: that the model may call, in OpenAI's form; its calls are the `tool_calls` of the message that comes out.
         tool_choice: `any`, or the name of one of the tools: the answer is then made to begin with a call.
     """
 

@@ -76,6 +76,7 @@ class Open:
             "budget": budget.model_dump(mode="json"),
             "sampling": plain(sampling),
             "stop": stop,
+            "tools": bool(context.tools),
             "lead": begun,
             "sequence": sequence,
             "branch": "main",

@@ -237,7 +237,7 @@ def _check_detector(engine: Engine, detector: Detector | None) -> None:
         raise DetectorMismatchError(
             f"the detector {detector.id} was fitted on a model with fingerprint {detector.fingerprint}, "
             f"{engine.name} has {engine.fingerprint}",
-            hint=f"fit one for it: nr-agent fit --model {engine.name}",
+            hint=f"fit one for it: nr-agent fit --model {getattr(engine, 'folder', None) or engine.name} --out DIR",
         )
 
 

@@ -10,11 +10,12 @@ from langgraph.config import get_stream_writer
 from langgraph.runtime import Runtime
 
 from nr_agent import tasks
-from nr_agent.answers import extract_answer
+from nr_agent.answers import extract_answer, states_answer
 from nr_agent.episode import Episode, Problem, Usage, measure_usage
 from nr_agent.errors import BudgetExceededError
 from nr_agent.graphs.context import ReasonerContext
 from nr_agent.graphs.parts import Parts
+from nr_agent.graphs.replies import Reply, read_reply
 from nr_agent.graphs.state import ReasonerState, ReasoningReport
 from nr_agent.graphs.stream import StopEvent
 
@@ -24,7 +25,7 @@ _BUDGETS = ("token_budget", "step_budget", "time_budget", "context")
 class Record:
     """Finish the episode in the store, close its sequences, and write the message and the report.
 
-    Reads `episode_id`, `answer`, `stop_reason`; writes `messages`, `reasoning`.
+    Reads `episode_id`, `answer`, `stop_reason`, `stop`, `tools`; writes `messages`, `reasoning`.
 
     Args:
         parts: of the reasoner.
@@ -45,8 +46,11 @@ class Record:
         with self.parts.guard(episode_id):
             episode = self.parts.store.get(episode_id)
             thoughts = self._thoughts(episode)
-            # Without a closing there was no answer to write: then it is in the last thought.
-            answer = state["answer"] if state["answer"] is not None else extract_answer(thoughts)
+            reply = self._reply(episode, state)
+            answer = state["answer"]
+            if answer is None and not (reply.calls or reply.broken):
+                # Without a closing there was no answer to write: then it is in the last thought.
+                answer = extract_answer(thoughts)
             usage = measure_usage(episode.steps)
             self.parts.store.finish(
                 episode_id,
@@ -66,7 +70,13 @@ class Record:
                 report=dict(report),
                 hint="raise the budget, or take the partial answer from the error's `report`",
             )
-        return {"messages": [_message(episode, answer, thoughts, report, usage)], "reasoning": report}
+        return {"messages": [_message(episode, reply, thoughts, report, usage)], "reasoning": report}
+
+    def _reply(self, episode: Episode, state: ReasonerState) -> Reply:
+        turn = "".join(step.text for step in episode.kept if step.kind == "answer")
+        # An episode that was laid aside by an older version knows nothing of tools.
+        tools = state.get("tools", False)
+        return read_reply(turn, self.parts.engine.codec, episode.id, stop=state["stop"], tools=tools)
 
     def _thoughts(self, episode: Episode) -> str:
         """What was thought, without the token that ended the turn: models that were never taught to think write it."""
@@ -94,6 +104,12 @@ def judge(problem: Problem, answer: str | None) -> bool | None:
     return tasks.score(problem, answer)
 
 
+def _content(reply: Reply, answer: str | None) -> str:
+    """The bare answer where the reply says which it is, else all of the reply: a program, or an explanation."""
+    plain = not states_answer(reply.text) and extract_answer(reply.text) == answer
+    return reply.text if plain or reply.calls or reply.broken else answer or ""
+
+
 def _report(episode: Episode, answer: str | None, reason: str, usage: Usage) -> ReasoningReport:
     return ReasoningReport(
         answer=answer,
@@ -106,10 +122,12 @@ def _report(episode: Episode, answer: str | None, reason: str, usage: Usage) -> 
     )
 
 
-def _message(episode: Episode, answer: str | None, thoughts: str, report: ReasoningReport, usage: Usage) -> AIMessage:
+def _message(episode: Episode, reply: Reply, thoughts: str, report: ReasoningReport, usage: Usage) -> AIMessage:
     return AIMessage(
         id=f"nr-{episode.id}",
-        content=answer or "",
+        content=_content(reply, report["answer"]),
+        tool_calls=reply.calls,
+        invalid_tool_calls=reply.broken,
         additional_kwargs={"reasoning_content": thoughts},
         usage_metadata={
             "input_tokens": usage.prompt,
@@ -120,7 +138,7 @@ def _message(episode: Episode, answer: str | None, thoughts: str, report: Reason
         response_metadata={
             "model_name": episode.model,
             "model_provider": "nr_agent",
-            "finish_reason": report["stop_reason"],
+            "finish_reason": "tool_calls" if reply.calls else report["stop_reason"],
             "nr_agent": {"episode_id": episode.id},
         },
     )

@@ -11,7 +11,6 @@ from typing import Any
 from langchain_core.messages import InvalidToolCall, ToolCall
 
 from nr_agent.engine.protocol import TextCodec
-from nr_agent.episode import Episode
 from nr_agent.errors import ToolsUnsupportedError
 from nr_agent.tokens import END_THINK, END_TOOL_CALL, TOOL_CALL
 
@@ -34,20 +33,21 @@ class Reply:
     broken: list[InvalidToolCall] = field(default_factory=list)
 
 
-def read_reply(episode: Episode, codec: TextCodec, *, stop: Sequence[str] = (), tools: bool = False) -> Reply:
-    """The reply in an episode.
+def read_reply(turn: str, codec: TextCodec, episode_id: str, *, stop: Sequence[str] = (), tools: bool = False) -> Reply:
+    """The reply in the text of an answer's step.
 
     Args:
-        episode: with its steps.
+        turn: from what closed the thinking to the token that ended the turn.
         codec: of the engine.
+        episode_id: calls are named after it.
         stop: strings that end the answer; they are no part of it.
         tools: whether there were tools to call; otherwise a call is text like any other.
     """
-    ids = [token for step in episode.kept if step.kind == "answer" for token in step.ids]
+    ending = next((end for token in codec.end_ids if turn.endswith(end := codec.decode([token]))), "")
     # The first of these closed the thinking: the answer is behind it.
-    _, _, written = codec.decode([token for token in ids if token not in codec.end_ids]).partition(END_THINK)
+    _, _, written = turn.removesuffix(ending).partition(END_THINK)
     text = before_stop(written.strip(), stop)
-    return _read_calls(text, episode.id) if tools else Reply(text.strip())
+    return _read_calls(text, episode_id) if tools else Reply(text.strip())
 
 
 def before_stop(text: str, stop: Sequence[str]) -> str:

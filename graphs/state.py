@@ -107,7 +107,7 @@ class ReasonerOutput(TypedDict):
 
 
 class ReasonerState(TypedDict, total=False):
-    """All of it, as the nodes see it.
+    """All of it, as the reasoner's own nodes see it; nodes of yours in its graph have `messages` and `reasoning`.
 
     Attributes:
         messages: the conversation.
@@ -118,6 +118,7 @@ class ReasonerState(TypedDict, total=False):
         budget: `Budget` as a dict.
         sampling: `Sampling` as a dict.
         stop: strings that end the answer.
+        tools: whether there are tools to call.
         lead: text that the answer is made to begin with.
         sequence: `SequenceRef` as a dict.
         branch: the line of thought that is being followed.
@@ -146,6 +147,7 @@ class ReasonerState(TypedDict, total=False):
     budget: dict[str, Any]
     sampling: dict[str, Any]
     stop: list[str]
+    tools: bool
     lead: str
     sequence: dict[str, Any]
     branch: str
@@ -186,7 +188,7 @@ class Channels(TypedDict, total=False):
     remaining_steps: RemainingSteps
 
 
-FACTS = ("episode_id", "domain", "budget", "sampling", "stop", "lead")
+FACTS = ("episode_id", "domain", "budget", "sampling", "stop", "tools", "lead")
 _APART = ("messages", "reasoning", "candidates")
 _USUAL: dict[str, Any] = {
     "pending": [],

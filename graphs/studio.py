@@ -19,10 +19,10 @@ _LOADING = threading.Lock()
 
 
 def make_graph() -> Reasoner:
-    """The reasoner that the settings describe (`NR_AGENT_MODEL`, `NR_AGENT_STORE`).
+    """The reasoner that the settings describe (`NR_AGENT_MODEL`, `NR_AGENT_POLICIES`, `NR_AGENT_STORE`).
 
     The server asks for it for every run, and whenever somebody looks at its schema: the model is loaded once, by
-    the first node that runs. The server brings its own checkpointer, so people can be asked.
+    the first node that runs. The server brings its own checkpointer, so policies that ask a person can.
     """
     names = ("open", "think", "recheck", "branch", "explore", "choose", "ask_human", "stop", "answer", "record")
     nodes = {name: _Later(name) for name in names}
@@ -73,5 +73,5 @@ def _nodes() -> dict[str, Any]:
     from nr_agent.store import EpisodeStore  # noqa: PLC0415 - imports SQLAlchemy
 
     settings = load_settings()
-    graph = build_reasoner(settings.model, store=EpisodeStore(settings.store_url))
+    graph = build_reasoner(settings.model, policies=settings.policies, store=EpisodeStore(settings.store_url))
     return nodes_of(graph)

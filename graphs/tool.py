@@ -67,4 +67,6 @@ def _result(state: dict[str, Any]) -> tuple[str, ReasoningReport]:
             hint="call it in a node of a graph with a checkpointer, or use policies that ask nobody",
         )
     report: ReasoningReport = state["reasoning"]
-    return report["answer"] or "No answer was found.", report
+    # A graph around the reasoner may keep its messages elsewhere.
+    said = [message.text for message in state.get("messages", ()) if message.id == f"nr-{report['episode_id']}"]
+    return (said[-1] if said else report["answer"]) or "No answer was found.", report

@@ -6,6 +6,7 @@ import re
 
 _BOXED = "\\boxed{"
 _ANNOUNCED = re.compile(r"(?:\banswer\s+is(?:\s+still)?\b|\banswer\s*:)[:\s]*(?P<answer>[^\n]*)", re.IGNORECASE)
+_FENCE = "```"
 _EMPHASIS = "*`$ \t"
 
 
@@ -13,9 +14,10 @@ def extract_answer(text: str) -> str | None:
     r"""The answer that a text gives.
 
     The last `\boxed{...}` with balanced braces; else what follows the last "answer is" or "Answer:" on its
-    line; else the last line that is not empty. None where there is no such line.
+    line; else the program in a fence that ends the text; else the last line that is not empty. None where there is no
+    such line.
     """
-    return _boxed(text) or _announced(text) or _last_line(text)
+    return _boxed(text) or _announced(text) or _program(text) or _last_line(text)
 
 
 def states_answer(text: str) -> bool:
@@ -53,6 +55,14 @@ def _announced(text: str) -> str | None:
         if answer:
             return answer
     return None
+
+
+def _program(text: str) -> str | None:
+    lines = text.rstrip().splitlines()
+    if not lines or lines[-1].strip() != _FENCE:
+        return None
+    begins = [number for number, line in enumerate(lines[:-1]) if line.lstrip().startswith(_FENCE)]
+    return "\n".join(lines[begins[-1] + 1 : -1]).strip() or None if begins else None
 
 
 def _last_line(text: str) -> str | None:

@@ -47,7 +47,7 @@ class Problem(Record):
     Attributes:
         text: the problem as the user states it.
         reference: the right answer, where it is known.
-        domain: maths, code, medicine, finance, ...; policies are chosen by it.
+        domain: math, code, medicine, finance, ...; policies may look at it, it chooses none.
         task: the benchmark family that it was drawn from.
         seed: its seed in that family.
         metadata: anything else that should travel with it.

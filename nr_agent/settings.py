@@ -18,6 +18,7 @@ class Settings(BaseSettings):
         store: the episode store: a path, or an SQLAlchemy URL; by default `episodes.db` in the home folder.
         home: folder for the data of this user.
         model: the model that is used where none is named.
+        policies: a pack, or a file of policies: what decides in LangGraph's server.
         sandbox: a command that runs a Python program from its standard input where it can do no harm. Code that a
             model wrote is run by it, and by nothing else: without one it is never run.
         keep_text: whether episodes keep their texts and token ids; without, only numbers, kinds and hashes.
@@ -28,6 +29,7 @@ class Settings(BaseSettings):
     store: str | None = None
     home: Path = Field(default_factory=lambda: _data_home() / "nr_agent")
     model: str = "nano"
+    policies: str = "default"
     sandbox: str | None = None
     keep_text: bool = True
 

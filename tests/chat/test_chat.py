@@ -307,6 +307,16 @@ def test_many_at_once_do_not_mix():
     assert [message.content for message in messages] == [f"item {n}" for n in range(6)]
 
 
+@pytest.mark.parametrize("options", [{"keep_text": False}, {"redact": lambda text: text.replace("42", "[number]")}])
+def test_the_reply_is_the_models_whatever_the_store_keeps(tmp_path, options):
+    with EpisodeStore(tmp_path / "e.db", **options) as store:
+        engine = ScriptedEngine(["6*7=42"], answer="It is \\boxed{42}.")
+        said = ChatNeuReasoner(engine=engine, store=store).invoke("6*7?")
+        kept = store.get(said.response_metadata["nr_agent"]["episode_id"])
+    assert said.content == "It is \\boxed{42}."
+    assert "42" not in "".join(step.text for step in kept.steps)
+
+
 def test_constructing_loads_nothing():
     code = "import sys; from nr_agent import ChatNeuReasoner as C; C(model='nano'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
@@ -318,7 +328,8 @@ def test_a_model_that_spells_its_closing_is_read_as_well():
     message = ChatNeuReasoner(engine=engine, store=store).invoke("q")
     assert message.content == "It is 4."
     episode = store.get(message.response_metadata["nr_agent"]["episode_id"])
-    assert read_reply(episode, engine.codec).text == "It is 4."
+    turn = "".join(step.text for step in episode.kept if step.kind == "answer")
+    assert read_reply(turn, engine.codec, episode.id).text == "It is 4."
 
 
 def test_strings_that_end_the_answer_are_strings_before_anything_is_thought(chat):

@@ -59,6 +59,7 @@ def test_answer_that_is_cut_falls_back_on_what_the_thinking_stated(solve):
         ScriptedEngine(["So the answer is 17."], answer="\n\n\n\n\n\n\n\n\n\n"), budget=Budget(max_answer_tokens=5)
     )
     assert run.report["answer"] == "17"
+    assert run.report["stop_reason"] == "token_budget"
 
 
 def test_budget_can_be_an_error_with_the_partial_report(store):

@@ -50,6 +50,31 @@ def test_turn_that_ends_inside_the_thinking_answers_with_its_last_thought(solve)
     assert run.thoughts()[-1] == "Four apples<|im_end|>"
 
 
+@pytest.mark.parametrize(
+    ("written", "content", "answer"),
+    [
+        ("So it is \\boxed{4}, as two and two are.", "4", "4"),
+        ("Four apples:\n1. Gala\n2. Haze", "Four apples:\n1. Gala\n2. Haze", "2. Haze"),
+        ("It goes so:\n```python\nprint(2 + 2)\n```", "It goes so:\n```python\nprint(2 + 2)\n```", "print(2 + 2)"),
+    ],
+)
+def test_message_is_the_answer_where_the_reply_says_which_else_the_reply(solve, written, content, answer):
+    run = solve(ScriptedEngine(["2+2=4"], answer=written))
+    assert (run.output["messages"][-1].content, run.report["answer"]) == (content, answer)
+
+
+def test_calls_of_tools_are_in_the_message():
+    call = '<tool_call>{"name": "add", "arguments": {"a": 2}}</tool_call>'
+    tools = [{"type": "function", "function": {"name": "add", "description": "d", "parameters": {}}}]
+    reasoner = create_reasoner(ScriptedEngine(["I add."], answer=call, tools=True), detector=None)
+    told = {"configurable": {"nr_agent": {"tools": tools}}}
+    output = reasoner.invoke({"messages": [("user", "2+2?")]}, told)
+    message = output["messages"][-1]
+    assert [(one["name"], one["args"]) for one in message.tool_calls] == [("add", {"a": 2})]
+    assert (message.content, output["reasoning"]["answer"]) == ("", None)
+    assert message.response_metadata["finish_reason"] == "tool_calls"
+
+
 def test_recheck_follows_the_step_with_its_token(solve):
     run = solve(ScriptedEngine(["2+2=5 slip", "2+2=4, not what I had", "done"]), words, policies=STAYS)
     assert run.thoughts()[:2] == ["2+2=5 slip\n\n", f"{RECHECK}{REDO}2+2=4, not what I had\n\n"]
