@@ -66,12 +66,12 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_names(names: str | None = None) -> list[str]:
-    """The families in a comma-separated list, or all of them.
+    """The families in a comma-separated list, each once, or all of them.
 
     Raises:
         TaskError: a name is not a family.
     """
-    chosen = [name.strip() for name in names.split(",")] if names else list(FAMILIES)
+    chosen = list(dict.fromkeys(name.strip() for name in names.split(","))) if names else list(FAMILIES)
     for name in chosen:
         if name not in FAMILIES:
             raise TaskError(f"there is no task {name!r}", hint=f"choose from: {', '.join(FAMILIES)}")
