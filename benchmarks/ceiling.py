@@ -68,7 +68,13 @@ def main() -> None:
         detector = OracleDetector(tuned) if name == "oracle" else RandomDetector(tuned.fingerprint, rates)
         return create_reasoner(tuned, detector=detector, policies=everything(options.in_place), sampling=sampling)
 
-    about = {"model": tuned.name, "fingerprint": tuned.fingerprint, "temperature": options.temperature}
+    about = {
+        "model": tuned.name,
+        "fingerprint": tuned.fingerprint,
+        "base": base.fingerprint,
+        "policies_fingerprint": everything(options.in_place).fingerprint,
+        "temperature": options.temperature,
+    }
     for name in ARMS:  # one after another: the random arm takes its rate from the oracle's
         arms = {known: graph_arm(lambda known=known: arm(known)) for known in ARMS[: ARMS.index(name) + 1]}  # type: ignore[misc]
         results = run_arms(

@@ -26,7 +26,7 @@ def evaluate(
 ) -> None:
     """Run arms on the same problems; accuracies, tokens, paired differences with 95% intervals.
 
-    What a folder already holds for the same problems is not run again.
+    What a folder already holds for the same problems is not run again; what was made with other settings is refused.
     """
     from nr_agent.engine.protocol import Sampling  # noqa: PLC0415 - imported when needed
     from nr_agent.errors import TaskError  # noqa: PLC0415 - imported when needed
@@ -46,20 +46,15 @@ def evaluate(
     prepare(model)
     engine = load_engine(model)
     common: dict[str, Any] = {"budget": Budget(max_tokens=max_tokens), "sampling": Sampling(temperature=temperature)}
-    out.mkdir(parents=True, exist_ok=True)
     bench = Bench(engine, model, detector, pack, common, families, out)
+    settings = bench.settings(chosen)
     results = run_arms(
-        bench.arms(chosen),
+        bench.arms(chosen, settings),
         families,
         n=n,
         seed=seed,
         out=out,
-        about={
-            "model": engine.name,
-            "fingerprint": engine.fingerprint,
-            "policies": policies,
-            "temperature": temperature,
-        },
+        about=settings,
         log=lambda line: typer.echo(line, err=True),
     )
     for name, summary in results["arms"].items():
