@@ -78,6 +78,11 @@ def family_names(names: str | None = None) -> list[str]:
     return chosen
 
 
+def trained_on(seeds: range) -> bool:
+    """Whether some of these seeds are among those that models are trained and detectors are fitted on."""
+    return seeds.start < TRAINING_SEEDS.stop and seeds.stop > TRAINING_SEEDS.start
+
+
 def draw(family: str, seed: int) -> Problem:
     """Problem `seed` of a family; the same problem for the same seed, always.
 

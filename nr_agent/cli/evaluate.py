@@ -34,13 +34,19 @@ def evaluate(
     from nr_agent.graphs import Budget  # noqa: PLC0415 - imports LangGraph
     from nr_agent.models.registry import load_engine  # noqa: PLC0415 - imports torch
     from nr_agent.policies import load_policies  # noqa: PLC0415 - imported when needed
-    from nr_agent.tasks import family_names  # noqa: PLC0415 - imported when needed
+    from nr_agent.tasks import TRAINING_SEEDS, family_names, trained_on  # noqa: PLC0415 - imported when needed
 
     chosen = list(dict.fromkeys(arm.strip() for arm in arms.split(",")))
     unknown = [arm for arm in chosen if arm not in ARMS]
     if unknown:
         raise TaskError(f"there is no arm {unknown[0]!r}", hint=f"choose from: {', '.join(ARMS)}")
     families = family_names(tasks)
+    if trained_on(range(seed, seed + n)):
+        typer.echo(
+            f"warning: seeds below {TRAINING_SEEDS.stop} are what models are trained and detectors are fitted on; "
+            "figures on them flatter",
+            err=True,
+        )
     # Nobody is asked in a benchmark: a policy that would is passed over.
     pack = replace(load_policies(policies), attended=False)
     prepare(model)

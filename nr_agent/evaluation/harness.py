@@ -11,7 +11,7 @@ from nr_agent.episode import Problem
 from nr_agent.evaluation.kept import ROWS, keep_settings, write_whole
 from nr_agent.evaluation.rows import Row, keep_rows, read_rows
 from nr_agent.evaluation.statistics import mcnemar, paired_bootstrap, wilson
-from nr_agent.tasks import RESERVED_FROM, draw, score
+from nr_agent.tasks import RESERVED_FROM, draw, score, trained_on
 
 Solve = Callable[[Sequence[tuple[Problem, int]], Callable[[int], None]], list[Mapping[str, Any]]]
 """An arm: solves problems with their seeds and returns their reports, in order; calls back with how many are done."""
@@ -71,6 +71,7 @@ def run_arms(
         "n": n,
         "seed": seed,
         "reserved_seeds": seed + n > RESERVED_FROM,
+        "training_seeds": trained_on(seeds),
         **about,
         "arms": {arm: _summary(arm, chosen, tasks) for arm in arms},
     }

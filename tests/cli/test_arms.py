@@ -99,6 +99,13 @@ def test_arm_that_cannot_run_is_refused_before_any_runs(options, error, complain
     assert not list(tmp_path.iterdir())
 
 
+def test_figures_on_seeds_for_training_are_warned_of(tmp_path):
+    run = evaluate(tmp_path, "--arms", "nothinking", "--seed", "999999")
+    assert run.exit_code == 0 and "warning: seeds below 1000000" in run.stderr
+    assert json.loads((tmp_path / "results.json").read_text())["training_seeds"]
+    assert "warning" not in evaluate(tmp_path, "--arms", "nothinking", "--seed", "1000000").stderr
+
+
 def test_help_names_every_arm():
     shown = CliRunner().invoke(app, ["eval", "--help"]).stdout
     assert all(name in " ".join(shown.split()) for name in ARMS)

@@ -106,3 +106,13 @@ def test_settings_without_results_bind_nobody(tmp_path):
     (tmp_path / "settings.json").write_text('{"model": "mini"}')
     assert bench(tmp_path, 1)[0] == [1_500_000]
     assert json.loads((tmp_path / "settings.json").read_text()) == {"model": "nano"}
+
+
+@pytest.mark.parametrize(
+    ("seed", "training", "reserved"),
+    [(500_000, True, False), (999_999, True, False), (1_000_000, False, False), (8_999_999, False, True)],
+)
+def test_results_say_whether_their_seeds_are_for_training_or_reserved(seed, training, reserved, tmp_path):
+    _, results = bench(tmp_path, 2, seed=seed)
+    assert (results["training_seeds"], results["reserved_seeds"]) == (training, reserved)
+    assert json.loads((tmp_path / "results.json").read_text())["training_seeds"] is training
