@@ -77,4 +77,7 @@ def evaluate(
         if ours:
             low, high = ours["accuracy_difference_95"]
             line += f"; nr_agent against it {ours['accuracy_difference']:+.1%} [{low:+.1%}, {high:+.1%}]"
+        # A control is matched to our events: what came of them is said beside its result.
+        acted = ", ".join(f"{kind} {number:.2f}" for kind, number in summary["interventions"].items())
+        line += f"  an episode: {acted}" if acted else ""
         typer.echo(line)

@@ -144,13 +144,17 @@ def _compared(rows: Sequence[Row], others: Sequence[Row]) -> dict[str, Any]:
 
 def _cell(rows: Sequence[Row]) -> dict[str, Any]:
     right = sum(row.right for row in rows)
-    kinds = {kind for row in rows for kind in row.interventions}
+    kinds = sorted({kind for row in rows for kind in row.interventions})
+    acted = {kind: sum(row.interventions.get(kind, 0) for row in rows) for kind in kinds}
+    steps = sum(row.steps for row in rows)
     return {
         "n": len(rows),
         "accuracy": right / max(1, len(rows)),
         "accuracy_95": wilson(right, len(rows)),
         "tokens": _mean(row.tokens for row in rows),
-        "interventions": {kind: _mean(row.interventions.get(kind, 0) for row in rows) for kind in sorted(kinds)},
+        "steps": steps / max(1, len(rows)),
+        "interventions": {kind: number / max(1, len(rows)) for kind, number in acted.items()},
+        "interventions_a_step": {kind: number / max(1, steps) for kind, number in acted.items()},
     }
 
 

@@ -1,7 +1,11 @@
-"""Rates for the controls: as many remedies as ours, at other times.
+"""Rates for the controls: as many events as ours, at other times.
 
 A control raises as many events a step as our detector does under the same policies, on the same task. How often ours
 does is counted when its arm runs; where the truth is, and how unsure the model is, is gauged on problems of their own.
+
+Events are matched, not interventions. An event that a rule hears counts also where nothing can follow: in the gap
+behind an intervention, in a closed thinking, or where a stop waits for an answer. Ours and a control's fall there
+unequally often, so one may intervene more often than the other: the results say how often each did.
 """
 
 from __future__ import annotations

@@ -116,3 +116,9 @@ def test_results_say_whether_their_seeds_are_for_training_or_reserved(seed, trai
     _, results = bench(tmp_path, 2, seed=seed)
     assert (results["training_seeds"], results["reserved_seeds"]) == (training, reserved)
     assert json.loads((tmp_path / "results.json").read_text())["training_seeds"] is training
+
+
+def test_results_say_how_often_an_arm_intervened(tmp_path):
+    summary = bench(tmp_path, 2)[1]["arms"]["nr_agent"]
+    assert (summary["steps"], summary["interventions"]) == (4, {"recheck": 1})
+    assert summary["interventions_a_step"] == summary["tasks"]["gcd"]["interventions_a_step"] == {"recheck": 0.25}

@@ -1,4 +1,4 @@
-"""Controls are matched to how often ours acts, and to nothing that is reported on."""
+"""Controls are matched to how often ours raises events, and to nothing that is reported on."""
 
 from __future__ import annotations
 
