@@ -1,7 +1,8 @@
 """What correction tokens can do at best: four arms, and how often a remedy repairs what it is put behind.
 
-Arms: the model before the trigger SFT; after it, without triggers; with triggers at random times at the oracle's rate;
-with triggers at the true times. Then repairs, on the model's own failures, beside what happens without the remedy.
+Arms: the model before the trigger SFT; after it, without triggers; with events at random times, as many a step as the
+oracle intervened; with triggers at the true times. Then repairs, on the model's own failures, beside what happens
+without the remedy.
 
 python -m benchmarks.ceiling --base FOLDER [--model nano|FOLDER] [--in-place] [--n 60] [--seed 1600000] --out DIR
 """
@@ -68,7 +69,13 @@ def main() -> None:
         detector = OracleDetector(tuned) if name == "oracle" else RandomDetector(tuned.fingerprint, rates)
         return create_reasoner(tuned, detector=detector, policies=everything(options.in_place), sampling=sampling)
 
-    about = {"model": tuned.name, "fingerprint": tuned.fingerprint, "temperature": options.temperature}
+    about = {
+        "model": tuned.name,
+        "fingerprint": tuned.fingerprint,
+        "base": base.fingerprint,
+        "policies_fingerprint": everything(options.in_place).fingerprint,
+        "temperature": options.temperature,
+    }
     for name in ARMS:  # one after another: the random arm takes its rate from the oracle's
         arms = {known: graph_arm(lambda known=known: arm(known)) for known in ARMS[: ARMS.index(name) + 1]}  # type: ignore[misc]
         results = run_arms(
@@ -88,7 +95,7 @@ def main() -> None:
 
 
 def _rates(rows: Path) -> dict[str, float]:
-    """How often the oracle intervened, a step, by level."""
+    """How often the oracle intervened, a step, by level: so often the random arm raises events, and acts on fewer."""
     found = [row for row in map(json.loads, rows.read_text().splitlines()) if row["arm"] == "oracle"]
     steps = max(1, sum(row["steps"] for row in found))
     levels = {"intra_step": "recheck", "inter_step": "branch", "instance": "stop"}

@@ -66,16 +66,21 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_names(names: str | None = None) -> list[str]:
-    """The families in a comma-separated list, or all of them.
+    """The families in a comma-separated list, each once, or all of them.
 
     Raises:
         TaskError: a name is not a family.
     """
-    chosen = [name.strip() for name in names.split(",")] if names else list(FAMILIES)
+    chosen = list(dict.fromkeys(name.strip() for name in names.split(","))) if names else list(FAMILIES)
     for name in chosen:
         if name not in FAMILIES:
             raise TaskError(f"there is no task {name!r}", hint=f"choose from: {', '.join(FAMILIES)}")
     return chosen
+
+
+def trained_on(seeds: range) -> bool:
+    """Whether some of these seeds are among those that models are trained and detectors are fitted on."""
+    return seeds.start < TRAINING_SEEDS.stop and seeds.stop > TRAINING_SEEDS.start
 
 
 def draw(family: str, seed: int) -> Problem:

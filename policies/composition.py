@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
+
+from pydantic import BaseModel
 
 from nr_agent.actions import Action, AskHuman, Branch, Continue, Recheck, Stop
 from nr_agent.errors import PolicyError
@@ -146,6 +150,19 @@ class Policies:
         """The rules at an address, in the order in which they are tried."""
         return _listed(self.on.get(address, ()))
 
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits: the same for the same decisions, whatever the composition and its reasons say.
+
+        Of a policy that is no pydantic model, its type and its plain attributes count.
+        """
+        rules = {
+            address: [[_plain(rule.policy), rule.min_score, rule.max_score] for rule in self.at(address)]
+            for address in self.on
+        }
+        limits = [self.max_interventions, self.refractory, self.attended, dict(self.alarms)]
+        return hashlib.sha256(json.dumps([rules, limits], sort_keys=True, default=str).encode()).hexdigest()[:16]
+
     def _carried_out(self, action: Action, context: PolicyContext, *, slip: bool) -> bool:
         if isinstance(action, Continue) or (isinstance(action, AskHuman) and not self.attended):
             return False
@@ -159,6 +176,15 @@ class Policies:
 def _listed(rules: Rules) -> tuple[Rule, ...]:
     several: Any = rules if isinstance(rules, list | tuple) else (rules,)
     return tuple(rule if isinstance(rule, Rule) else Rule(rule) for rule in several)
+
+
+def _plain(policy: Policy) -> list[Any]:
+    """A policy's type and settings."""
+    kind = f"{type(policy).__module__}.{type(policy).__qualname__}"
+    if isinstance(policy, BaseModel):
+        return [kind, policy.model_dump(mode="json")]
+    attributes: dict[str, Any] = getattr(policy, "__dict__", {})
+    return [kind, {name: value for name, value in attributes.items() if isinstance(value, str | int | float)}]
 
 
 def _check(policy: object, where: str) -> None:

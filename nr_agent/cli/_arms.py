@@ -22,9 +22,9 @@ ARMS: Final = {
     "vanilla": "the bare model",
     "nr_agent": "watched by its detector and controlled",
     "oracle": "controlled at the true times: what the policies could do with a perfect detector",
-    "random_time": "controlled at random times, as often as nr_agent",
-    "entropy_time": "rechecked where the model is unsure, as often as nr_agent rechecks",
-    "oracle_time": "controlled at true times, at most as often as nr_agent",
+    "random_time": "controlled, with as many events a step as nr_agent, at random times",
+    "entropy_time": "rechecked, with as many slips raised a step as by nr_agent, where the model is unsure",
+    "oracle_time": "controlled, with at most as many events a step as nr_agent, at true times",
     "nothinking": "answers without thinking",
     "s1": "thinks on where it would end",
     "deer": "ends at a confident trial answer",
@@ -67,18 +67,46 @@ class Bench:
     families: Sequence[str]
     out: Path
 
-    def arms(self, names: Sequence[str]) -> dict[str, Solve]:
+    def settings(self, names: Sequence[str]) -> dict[str, Any]:
+        """What the rows of some arms depend on; None for what none of them uses.
+
+        Raises:
+            DetectorError: an arm needs a detector, and the model has none.
+        """
+        from nr_agent.evaluation.harness import OURS  # noqa: PLC0415 - imported when needed
+        from nr_agent.models.registry import load_detector  # noqa: PLC0415 - imports torch
+
+        watched = any(name == OURS or name.endswith("_time") for name in names)
+        controlled = watched or "oracle" in names
+        return {
+            "model": self.engine.name,
+            "fingerprint": self.engine.fingerprint,
+            "detector": load_detector(self.model, self.engine, folder=self.detector).id if watched else None,
+            "policies": self.policies.name if controlled else None,
+            "policies_fingerprint": self.policies.fingerprint if controlled else None,
+            "temperature": self.common["sampling"].temperature,
+            "max_tokens": self.common["budget"].max_tokens,
+        }
+
+    def arms(self, names: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Solve]:
         """The arms, in an order in which each finds what it is matched to.
+
+        Args:
+            names: of the arms.
+            settings: theirs.
 
         Raises:
             TaskError: a control has nothing to be matched to.
-            ConfigurationError: an arm votes among samples that would all be equal.
+            ConfigurationError: an arm votes among samples that would all be equal; or the folder holds what was made
+                with other settings.
             DetectorError: the model has no neurons for an arm that needs them.
         """
         from nr_agent.evaluation.harness import OURS  # noqa: PLC0415 - imported when needed
+        from nr_agent.evaluation.kept import MATCHED, check_settings, keep_settings  # noqa: PLC0415 - when needed
         from nr_agent.evaluation.matching import Rates  # noqa: PLC0415 - imported when needed
 
-        rates = Rates(self.out / "matched.json")
+        check_settings(self.out, settings)
+        rates = Rates(self.out / MATCHED)
         if OURS not in names and any(name.endswith("_time") for name in names):
             for family in self.families:
                 rates.of(family)
@@ -87,6 +115,7 @@ class Bench:
                 "self_consistency votes among samples, and greedy ones are equal", hint="raise --temperature"
             )
         if "neat" in names:
+            keep_settings(self.out, settings)
             self._neat()  # where a model has no such neurons, that is said before hours are spent on the other arms
         ordered = sorted(names, key=lambda name: (name.endswith("_time"), name != OURS and name != "vanilla"))
         return {name: self._arm(name, rates) for name in ordered}
@@ -98,7 +127,7 @@ class Bench:
             task = str(problems[0][0].task)
             reports = graph_arm(lambda: self._graph(name, task, rates))(problems, done)
             if name == OURS:
-                rates.note(task, reports, self.policies)
+                rates.note(task, problems, reports, self.policies)
             return reports
 
         return solve
@@ -179,15 +208,16 @@ class Bench:
 
     def _neat(self) -> Baseline:
         """NEAT's neurons, found once a benchmark."""
+        from nr_agent.evaluation.kept import NEURONS, write_whole  # noqa: PLC0415 - imported when needed
         from nr_agent.evaluation.neat import find_neat, make_neat  # noqa: PLC0415 - imports torch
         from nr_agent.neurons.channels import Channel  # noqa: PLC0415 - imports torch
 
-        path = self.out / "neat.json"
+        path = self.out / NEURONS
         if path.exists():
             known = json.loads(path.read_text())
             return make_neat([Channel.parse(address) for address in known["channels"]], known["reference"])
         found = find_neat(self.engine, _pilot(self.families))
-        path.write_text(json.dumps({"channels": found.channels, "reference": found.reference}, indent=1) + "\n")
+        write_whole(path, json.dumps({"channels": found.channels, "reference": found.reference}, indent=1) + "\n")
         return found
 
 

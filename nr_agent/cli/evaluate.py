@@ -26,7 +26,7 @@ def evaluate(
 ) -> None:
     """Run arms on the same problems; accuracies, tokens, paired differences with 95% intervals.
 
-    What a folder already holds for the same problems is not run again.
+    What a folder already holds for the same problems is not run again; what was made with other settings is refused.
     """
     from nr_agent.engine.protocol import Sampling  # noqa: PLC0415 - imported when needed
     from nr_agent.errors import TaskError  # noqa: PLC0415 - imported when needed
@@ -34,32 +34,33 @@ def evaluate(
     from nr_agent.graphs import Budget  # noqa: PLC0415 - imports LangGraph
     from nr_agent.models.registry import load_engine  # noqa: PLC0415 - imports torch
     from nr_agent.policies import load_policies  # noqa: PLC0415 - imported when needed
-    from nr_agent.tasks import family_names  # noqa: PLC0415 - imported when needed
+    from nr_agent.tasks import TRAINING_SEEDS, family_names, trained_on  # noqa: PLC0415 - imported when needed
 
     chosen = list(dict.fromkeys(arm.strip() for arm in arms.split(",")))
     unknown = [arm for arm in chosen if arm not in ARMS]
     if unknown:
         raise TaskError(f"there is no arm {unknown[0]!r}", hint=f"choose from: {', '.join(ARMS)}")
     families = family_names(tasks)
+    if trained_on(range(seed, seed + n)):
+        typer.echo(
+            f"warning: seeds below {TRAINING_SEEDS.stop} are what models are trained and detectors are fitted on; "
+            "figures on them flatter",
+            err=True,
+        )
     # Nobody is asked in a benchmark: a policy that would is passed over.
     pack = replace(load_policies(policies), attended=False)
     prepare(model)
     engine = load_engine(model)
     common: dict[str, Any] = {"budget": Budget(max_tokens=max_tokens), "sampling": Sampling(temperature=temperature)}
-    out.mkdir(parents=True, exist_ok=True)
     bench = Bench(engine, model, detector, pack, common, families, out)
+    settings = bench.settings(chosen)
     results = run_arms(
-        bench.arms(chosen),
+        bench.arms(chosen, settings),
         families,
         n=n,
         seed=seed,
         out=out,
-        about={
-            "model": engine.name,
-            "fingerprint": engine.fingerprint,
-            "policies": policies,
-            "temperature": temperature,
-        },
+        about=settings,
         log=lambda line: typer.echo(line, err=True),
     )
     for name, summary in results["arms"].items():
@@ -76,4 +77,7 @@ def evaluate(
         if ours:
             low, high = ours["accuracy_difference_95"]
             line += f"; nr_agent against it {ours['accuracy_difference']:+.1%} [{low:+.1%}, {high:+.1%}]"
+        # A control is matched to our events: what came of them is said beside its result.
+        acted = ", ".join(f"{kind} {number:.2f}" for kind, number in summary["interventions"].items())
+        line += f"  an episode: {acted}" if acted else ""
         typer.echo(line)

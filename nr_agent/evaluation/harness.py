@@ -4,48 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from nr_agent.episode import Problem
+from nr_agent.evaluation.kept import ROWS, keep_settings, write_whole
+from nr_agent.evaluation.rows import Row, keep_rows, read_rows
 from nr_agent.evaluation.statistics import mcnemar, paired_bootstrap, wilson
-from nr_agent.tasks import RESERVED_FROM, draw, score
+from nr_agent.tasks import RESERVED_FROM, draw, score, trained_on
 
 Solve = Callable[[Sequence[tuple[Problem, int]], Callable[[int], None]], list[Mapping[str, Any]]]
 """An arm: solves problems with their seeds and returns their reports, in order; calls back with how many are done."""
 
 BASE = "vanilla"
 OURS = "nr_agent"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One problem under one arm.
-
-    Attributes:
-        arm: the arm.
-        task: the problem's family.
-        seed: the problem's seed.
-        right: whether the answer is right.
-        answer: the answer.
-        tokens: all tokens that were generated or inserted, discarded ones included.
-        interventions: how often the controller intervened, by kind.
-        stop_reason: how the thinking ended.
-        episode_id: the episode in the store.
-        steps: steps of thinking, discarded ones included.
-    """
-
-    arm: str
-    task: str
-    seed: int
-    right: bool
-    answer: str | None
-    tokens: int
-    interventions: dict[str, int]
-    stop_reason: str
-    episode_id: str
-    steps: int = 0
 
 
 def run_arms(
@@ -55,12 +27,12 @@ def run_arms(
     n: int,
     seed: int,
     out: Path,
-    about: Mapping[str, Any] | None = None,
+    about: Mapping[str, Any],
     log: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Run every arm on the same problems and write `results.json` and `rows.jsonl`.
+    """Run every arm on the same problems and write `results.json`, `rows.jsonl` and `settings.json`.
 
-    An arm and task that are in `rows.jsonl` already (same problems) are not run again.
+    A problem that has a row of an arm in `rows.jsonl` already is not run again under it.
 
     Args:
         arms: by name; differences are to `vanilla` where it is among them.
@@ -68,41 +40,42 @@ def run_arms(
         n: problems a family.
         seed: seed of the first problem; problem `i` is drawn and solved with `seed + i`.
         out: folder.
-        about: what else to note: the model, the detector, settings.
+        about: the settings that rows depend on: the model, the detector, the policies; None for what is not used.
         log: gets a line a cell.
 
     Returns:
         What `results.json` holds.
+
+    Raises:
+        ConfigurationError: the folder holds rows of other settings, or nobody knows of which.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    rows = _load(out / "rows.jsonl", range(seed, seed + n))
-    done = {(row.arm, row.task) for row in rows}
+    keep_settings(out, about)
+    seeds = range(seed, seed + n)
+    rows = read_rows(out / ROWS)
     for task in tasks:
-        problems = [draw(task, number) for number in range(seed, seed + n)]
         for arm, solve in arms.items():
-            if (arm, task) in done:
+            missing = [draw(task, number) for number in seeds if (arm, task, number) not in rows]
+            if not missing:
                 continue
-            reports = solve([(problem, seed + i) for i, problem in enumerate(problems)], lambda _: None)
-            cell = [_row(arm, problem, report) for problem, report in zip(problems, reports, strict=True)]
-            rows += cell
-            with (out / "rows.jsonl").open("a") as file:
-                file.writelines(json.dumps(asdict(row)) + "\n" for row in cell)
+            reports = solve([(problem, problem.seed or 0) for problem in missing], lambda _: None)
+            done = [_row(arm, problem, report) for problem, report in zip(missing, reports, strict=True)]
+            rows = keep_rows(out / ROWS, done)
+            cell = [rows[arm, task, number] for number in seeds]
             log(
                 f"{task:18} {arm:12} right {_mean(row.right for row in cell):.1%}  "
                 f"tokens {_mean(row.tokens for row in cell):.0f}"
             )
-    chosen = [row for row in rows if row.arm in arms and row.task in tasks]
+    chosen = [rows[arm, task, number] for task in tasks for arm in arms for number in seeds]
     results = {
         "schema_version": 1,
         "n": n,
         "seed": seed,
         "reserved_seeds": seed + n > RESERVED_FROM,
-        **(about or {}),
+        "training_seeds": trained_on(seeds),
+        **about,
         "arms": {arm: _summary(arm, chosen, tasks) for arm in arms},
     }
-    partial = out / "results.json.partial"
-    partial.write_text(json.dumps(results, indent=1) + "\n")
-    partial.replace(out / "results.json")
+    write_whole(out / "results.json", json.dumps(results, indent=1) + "\n")
     return results
 
 
@@ -171,13 +144,17 @@ def _compared(rows: Sequence[Row], others: Sequence[Row]) -> dict[str, Any]:
 
 def _cell(rows: Sequence[Row]) -> dict[str, Any]:
     right = sum(row.right for row in rows)
-    kinds = {kind for row in rows for kind in row.interventions}
+    kinds = sorted({kind for row in rows for kind in row.interventions})
+    acted = {kind: sum(row.interventions.get(kind, 0) for row in rows) for kind in kinds}
+    steps = sum(row.steps for row in rows)
     return {
         "n": len(rows),
         "accuracy": right / max(1, len(rows)),
         "accuracy_95": wilson(right, len(rows)),
         "tokens": _mean(row.tokens for row in rows),
-        "interventions": {kind: _mean(row.interventions.get(kind, 0) for row in rows) for kind in sorted(kinds)},
+        "steps": steps / max(1, len(rows)),
+        "interventions": {kind: number / max(1, len(rows)) for kind, number in acted.items()},
+        "interventions_a_step": {kind: number / max(1, steps) for kind, number in acted.items()},
     }
 
 
@@ -197,18 +174,6 @@ def _row(arm: str, problem: Problem, report: Mapping[str, Any]) -> Row:
         episode_id=str(report["episode_id"]),
         steps=int(report["steps"]),
     )
-
-
-def _load(path: Path, seeds: range) -> list[Row]:
-    """Rows of whole cells that were run before on these problems."""
-    if not path.exists():
-        return []
-    rows = [Row(**json.loads(line)) for line in path.read_text().splitlines() if line]
-    counts: dict[tuple[str, str], int] = {}
-    wanted = [row for row in rows if row.seed in seeds]
-    for row in wanted:
-        counts[row.arm, row.task] = counts.get((row.arm, row.task), 0) + 1
-    return [row for row in wanted if counts[row.arm, row.task] == len(seeds)]
 
 
 def _mean(values: Any) -> float:

@@ -1,7 +1,11 @@
-"""Rates for the controls: as many remedies as ours, at other times.
+"""Rates for the controls: as many events as ours, at other times.
 
 A control raises as many events a step as our detector does under the same policies, on the same task. How often ours
 does is counted when its arm runs; where the truth is, and how unsure the model is, is gauged on problems of their own.
+
+Events are matched, not interventions. An event that a rule hears counts also where nothing can follow: in the gap
+behind an intervention, in a closed thinking, or where a stop waits for an answer. Ours and a control's fall there
+unequally often, so one may intervene more often than the other: the results say how often each did.
 """
 
 from __future__ import annotations
@@ -13,9 +17,11 @@ from typing import Any
 
 from nr_agent.detection.timed import Scores, TimedDetector
 from nr_agent.engine.protocol import Engine, Segment
+from nr_agent.episode import Problem
 from nr_agent.errors import TaskError
 from nr_agent.evaluation.controls import OracleDetector
 from nr_agent.evaluation.harness import OURS
+from nr_agent.evaluation.kept import write_whole
 from nr_agent.events import LEVELS, FailureEvent, Level
 from nr_agent.policies import Policies
 
@@ -31,26 +37,43 @@ class Rates:
         self.path = path
         self._known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
 
-    def note(self, task: str, reports: Sequence[Mapping[str, Any]], policies: Policies) -> None:
-        """Count how often our detector raised what the policies listen to."""
-        steps = max(1, sum(int(report["steps"]) for report in reports))
-        events = [FailureEvent.from_state(event) for report in reports for event in report["events"]]
-        heard = [event for event in events if any(rule.takes(event.score) for rule in policies.rules(event))]
-        rates = {level: sum(event.level == level for event in heard) / steps for level in LEVELS}
-        self._save(f"rates/{task}", rates)
+    def note(
+        self,
+        task: str,
+        problems: Sequence[tuple[Problem, int]],
+        reports: Sequence[Mapping[str, Any]],
+        policies: Policies,
+    ) -> None:
+        """Count how often our detector raised what the policies listen to.
+
+        Args:
+            task: the problems' family.
+            problems: with their seeds. What is noted of a seed takes the place of what was noted before.
+            reports: what came of them, in order.
+            policies: who listened.
+        """
+        counts = dict(self._known.get(f"counts/{task}", {}))
+        for (_, seed), report in zip(problems, reports, strict=True):
+            events = [FailureEvent.from_state(event) for event in report["events"]]
+            heard = [event for event in events if any(rule.takes(event.score) for rule in policies.rules(event))]
+            levels = {level: sum(event.level == level for event in heard) for level in LEVELS}
+            counts[str(seed)] = {"steps": int(report["steps"]), **levels}
+        self._save(f"counts/{task}", counts)
 
     def of(self, task: str) -> dict[Level, float]:
-        """Events a step, by level.
+        """Events a step, by level, over all problems of a task that our arm has had.
 
         Raises:
             TaskError: our arm has not run on this task.
         """
-        if f"rates/{task}" not in self._known:
+        counts = self._known.get(f"counts/{task}", {}).values()
+        if not counts:
             raise TaskError(
                 f"a control on {task} is matched to the rates of {OURS}, which has not run there",
                 hint=f"run the arm {OURS} with it, in a new folder",
             )
-        return {level: float(self._known[f"rates/{task}"][level]) for level in LEVELS}
+        steps = max(1, sum(count["steps"] for count in counts))
+        return {level: sum(count[level] for count in counts) / steps for level in LEVELS}
 
     def gauge(self, task: str) -> dict[str, Any] | None:
         """What was gauged on a task before."""
@@ -65,7 +88,7 @@ class Rates:
     def _save(self, key: str, value: Any) -> None:
         self._known[key] = value
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(self._known, indent=1) + "\n")
+        write_whole(self.path, json.dumps(self._known, indent=1) + "\n")
 
 
 class Gauge(TimedDetector):

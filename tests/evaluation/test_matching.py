@@ -1,9 +1,10 @@
-"""Controls are matched to how often ours acts, and to nothing that is reported on."""
+"""Controls are matched to how often ours raises events, and to nothing that is reported on."""
 
 from __future__ import annotations
 
 import pytest
 
+from nr_agent.episode import Problem
 from nr_agent.errors import TaskError
 from nr_agent.evaluation.controls import OracleDetector
 from nr_agent.evaluation.matching import Gauge, Rates, entropy_limit, kept_shares
@@ -22,13 +23,19 @@ def report(watch):
     return reasoner.invoke({"messages": [("user", "4+7+3?")]})["reasoning"]
 
 
+def posed(*seeds):
+    return [(Problem(text="4+7+3?"), seed) for seed in seeds]
+
+
 def test_rates_count_the_events_that_the_policies_listen_to(tmp_path):
     scores = {"slip": {"intra_step": 0.9}, "circle": {"inter_step": 0.94}, "more": {"instance": 0.9}}
     watch = ScriptedDetector(lambda text: next((scores[word] for word in scores if word in text), {}))
     rates = Rates(tmp_path / "matched.json")
-    rates.note("sums", [report(watch), report(watch)], PACK)
-    again = Rates(tmp_path / "matched.json").of("sums")
-    assert again == {"intra_step": 1 / 6, "inter_step": 0.0, "instance": 1 / 6}
+    rates.note("sums", posed(7), [report(watch)], PACK)
+    once = {"intra_step": 1 / 6, "inter_step": 0.0, "instance": 1 / 6}
+    assert Rates(tmp_path / "matched.json").of("sums") == once
+    rates.note("sums", posed(7, 8), [report(watch), report(None)], PACK)  # a problem counts once, however often it ran
+    assert Rates(tmp_path / "matched.json").of("sums") == {level: rate / 2 for level, rate in once.items()}
     with pytest.raises(TaskError, match="has not run there"):
         rates.of("products")
 

@@ -41,3 +41,8 @@ def test_an_unknown_task_names_the_known_ones():
         family_names("chain_sum,astrology")
     with pytest.raises(TaskError):
         draw("astrology", 0)
+
+
+def test_a_family_that_is_named_twice_is_drawn_from_once():
+    assert family_names("gcd, chain_sum,gcd") == ["gcd", "chain_sum"]
+    assert family_names() == list(FAMILIES)

@@ -145,3 +145,38 @@ def test_what_is_no_policy_is_refused_at_once(rule):
         with pytest.raises(PolicyError, match="no policy") as caught:
             Policies({"intra_step": given})
         assert repr(rule) in str(caught.value)
+
+
+class Shrug:
+    """A policy that is no pydantic model."""
+
+    name = "shrug"
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+    def decide(self, context) -> Continue:
+        return Continue()
+
+
+def test_fingerprint_is_of_what_is_decided_and_not_of_what_is_said(default):
+    same = Policies(
+        {
+            "instance": Rule(EarlyStopPolicy(), reason="why not"),
+            "intra_step": [RecheckPolicy()],
+            "inter_step": BranchPolicy(),
+        },
+        name="another",
+    )
+    assert same.fingerprint == default.fingerprint
+    others = [
+        default,
+        Policies({**default.on, "intra_step": RecheckPolicy(rollback=True)}),
+        Policies({**default.on, "instance": Rule(EarlyStopPolicy(), min_score=0.9)}),
+        Policies({**default.on, "instance": Shrug(1)}),
+        Policies({**default.on, "instance": Shrug(2)}),
+        dataclasses.replace(default, refractory=2),
+        dataclasses.replace(default, alarms={"intra_step": 0.2}),
+    ]
+    assert len({policies.fingerprint for policies in others}) == len(others)
+    assert Policies({"instance": Shrug(1)}).fingerprint == Policies({"instance": Shrug(1)}).fingerprint
