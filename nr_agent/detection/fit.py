@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -19,26 +17,24 @@ from nr_agent.detection.classifier import StepClassifier, TrainingSettings, conf
 from nr_agent.detection.collect import all_channels, as_segment, read_traces
 from nr_agent.detection.detector import DetectorManifest, LevelSettings, NeuronDetector, align
 from nr_agent.detection.features import FEATURE_FAMILIES
+from nr_agent.detection.hashes import digest, tokenizer_hash
 from nr_agent.detection.labels import StepLabels, base_rates, label_trace
 from nr_agent.detection.metrics import average_precision
 from nr_agent.detection.probes import read_surroundings
 from nr_agent.detection.quality import quiet_maxima
 from nr_agent.detection.rank import Choice, Layers, rank_channels
+from nr_agent.detection.sampled import sample_or_resume
 from nr_agent.detection.speed import microseconds_per_token
-from nr_agent.detection.trace_files import kept_traces, write_traces
+from nr_agent.detection.splits import fittable, split_of
 from nr_agent.detection.traces import Traced, sample_traces
 from nr_agent.detection.transfer import between_families, natural_and_injected
 from nr_agent.detection.views import View
 from nr_agent.engine.protocol import Sampling
 from nr_agent.episode import Problem
-from nr_agent.errors import DetectorError
 from nr_agent.events import LEVELS, Level
 from nr_agent.neurons.mon import MixtureOfNeurons
 from nr_agent.neurons.ranking import Ranking
 from nr_agent.neurons.writes import push_table
-
-SPLITS = ("train", "held", "calibration", "test")
-_SHARES = (0.45, 0.2, 0.175, 0.175)
 
 POINTS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 """Shares of disturbed good traces that a policy may ask for instead of the detector's own."""
@@ -111,9 +107,9 @@ def fit(
 ) -> NeuronDetector:
     """Fit a detector and write it, its card and its traces to a folder.
 
-    Sampling is the slow part; its traces are kept in `out/traces.jsonl` and used again by a later call with the
-    same model, problems and settings. A level with too few examples of a class to learn from is left out, and its
-    card says so: a model may simply not fail in that way.
+    Sampling is the slow part; its traces are kept in `out/traces.jsonl`, block by block, and used again by a later
+    call with the same model, tokenizer, chat template, problems and settings. A level with too few examples of a
+    class to learn from is left out, and its card says so: a model may simply not fail in that way.
 
     Args:
         engine: the model.
@@ -125,11 +121,22 @@ def fit(
 
     Raises:
         DetectorError: no level has enough examples.
+        ContextLengthError: a problem leaves no room in the model's context; it is named before anything is sampled.
+        ProblemError: a problem that the model's chat template does not take, likewise.
     """
     settings = settings or FitSettings()
     out.mkdir(parents=True, exist_ok=True)
     engine.attach(None)
-    traces = _traces(engine, problems, out, settings, sample or partial(sample_traces, engine), log)
+    traces = sample_or_resume(
+        engine,
+        problems,
+        out,
+        sampling=Sampling(temperature=settings.temperature),
+        seed=settings.seed,
+        max_tokens=settings.max_tokens,
+        sample=sample or partial(sample_traces, engine),
+        log=log,
+    )
     return fit_traces(engine, traces, [label_trace(traced) for traced in traces], out, settings, log=log)
 
 
@@ -156,7 +163,7 @@ def fit_traces(
     rates = base_rates(labelled)
     log("  ".join(f"{level}: {rate:.1%} of the steps" for level, rate in rates.items()))
     splits = [split_of(traced.problem.text, settings.seed) for traced in traces]
-    levels, left_out = _fittable(labelled, splits)
+    levels, left_out = fittable(labelled, splits)
     for level, reason in left_out.items():
         log(f"{level} is left out: {reason}")
     log("ranking channels")
@@ -198,10 +205,10 @@ def fit_traces(
         card["levels"][level]["transfer"] = between_families(data[level], view, traces)
         log(_line(level, card["levels"][level], view, threshold))
     manifest = DetectorManifest(
-        id=f"{engine.name}-{_hash([engine.fingerprint, asdict(settings), [t.ids for t in traces]])[:8]}",
+        id=f"{engine.name}-{digest([engine.fingerprint, asdict(settings), [t.ids for t in traces]])[:8]}",
         model=engine.name,
         fingerprint=engine.fingerprint,
-        tokenizer_hash=_hash(sorted(engine.codec.tokenizer.get_vocab().items())),
+        tokenizer_hash=tokenizer_hash(engine.codec.tokenizer),
         mon=mon,
         levels=chosen,
         training={"settings": asdict(settings), "traces": len(traces), "source": source, "base_rates": rates},
@@ -217,76 +224,6 @@ def fit_traces(
     card["microseconds_per_token"] = microseconds_per_token(engine.model, detector, traces)
     write_card(out, manifest, card)
     return detector
-
-
-def _fittable(labelled: Sequence[Sequence[StepLabels]], splits: Sequence[str]) -> tuple[list[Level], dict[Level, str]]:
-    """The levels that can be learned, and why the others cannot."""
-    left_out: dict[Level, str] = {}
-    for level in LEVELS:
-        for name in SPLITS:
-            steps = [
-                label.of(level)
-                for labels, split in zip(labelled, splits, strict=True)
-                if split == name
-                for label in labels
-                if label.of(level) is not None
-            ]
-            failing = sum(map(bool, steps))
-            enough = bool(steps) if name == "calibration" else 0 < failing < len(steps)
-            if not enough:
-                left_out[level] = f"{failing} of the {len(steps)} steps of the {name} problems fail"
-                break
-    if len(left_out) == len(LEVELS):
-        raise DetectorError(
-            "; ".join(f"{level}: {reason}" for level, reason in left_out.items()),
-            hint="fit on more problems, or on others: too hard or too easy for the model, they teach nothing",
-        )
-    return [level for level in LEVELS if level not in left_out], left_out
-
-
-def split_of(text: str, seed: int) -> str:
-    """The split that a problem belongs to: by its text, so that no problem is in two."""
-    point = int(hashlib.sha256(f"{seed}:{text}".encode()).hexdigest()[:8], 16) / 2**32
-    for name, share in zip(SPLITS, _SHARES, strict=True):
-        point -= share
-        if point < 0:
-            return name
-    return SPLITS[-1]
-
-
-def _traces(
-    engine: Any,
-    problems: Sequence[Problem],
-    out: Path,
-    settings: FitSettings,
-    sample: Callable[..., list[Traced]],
-    log: Callable[[str], None],
-) -> list[Traced]:
-    """The traces of a fit, sampled once and kept beside it."""
-    how = settings.temperature, settings.max_tokens, settings.seed
-    key = _hash([engine.fingerprint, [p.text for p in problems], *how])
-    path = out / "traces.jsonl"
-    if (kept := kept_traces(path, key)) is not None:
-        log("using the traces that are there")
-        return kept
-    log(f"sampling {len(problems)} traces")
-    shown = 0
-
-    def report(done: int) -> None:
-        nonlocal shown
-        if done // 100 > shown:
-            shown = done // 100
-            log(f"  {done}/{len(problems)} traces")
-
-    traces = sample(
-        problems,
-        sampling=Sampling(temperature=settings.temperature),
-        seed=settings.seed,
-        max_tokens=settings.max_tokens,
-        progress=report,
-    )
-    write_traces(path, traces, key)
-    return traces
 
 
 def _features(
@@ -355,7 +292,3 @@ def _line(level: Level, row: dict[str, Any], view: View, threshold: float) -> st
         f"{level}: {view}  AUROC {row['auroc']:.3f}  AP {row['average_precision']:.3f}  "
         f"recall {row['recall']:.2f} at {threshold:.3f}, disturbs {row['false_alarm_traces']:.1%} of good traces"
     )
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

@@ -4,7 +4,7 @@ import json
 import math
 import random
 import xml.etree.ElementTree as ET
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,16 +13,20 @@ from transformers import AutoTokenizer
 from nr_agent.detection.card import Part
 from nr_agent.detection.collect import as_segment
 from nr_agent.detection.detector import NeuronDetector
-from nr_agent.detection.fit import FitSettings, _hash, fit, split_of
+from nr_agent.detection.fit import FitSettings, fit
 from nr_agent.detection.intervals import rate_interval, wilson
 from nr_agent.detection.labels import slip
 from nr_agent.detection.metrics import auroc, expected_calibration_error, fpr_at_recall, reliability
 from nr_agent.detection.probes import bag_of_tokens, train_linear
 from nr_agent.detection.quality import at_threshold, false_alarms, first_failure, lead, quiet_maxima
 from nr_agent.detection.reliability import reliability_svg
+from nr_agent.detection.sampled import traces_key
+from nr_agent.detection.splits import split_of
+from nr_agent.detection.trace_files import write_traces
 from nr_agent.detection.traces import Traced, TracedStep
 from nr_agent.detection.transfer import spoil
 from nr_agent.detection.views import Tokens
+from nr_agent.engine.protocol import Sampling
 from nr_agent.engine.torch_engine import TorchEngine
 from nr_agent.episode import Problem
 from nr_agent.errors import DetectorError, DetectorMismatchError
@@ -182,11 +186,11 @@ def fitted(engine, tmp_path_factory):
 
 def fit_on(engine, traces, out, log=lambda _: None):
     """Fit on traces that are there already."""
-    settings = FitSettings()
-    key = _hash(["tiny", [t.problem.text for t in traces], settings.temperature, settings.max_tokens, settings.seed])
-    lines = [{"key": key}, *(asdict(t) | {"problem": t.problem.model_dump()} for t in traces)]
-    (out / "traces.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return fit(engine, [t.problem for t in traces], out, settings, log=log)
+    settings, problems = FitSettings(), [traced.problem for traced in traces]
+    sampling = Sampling(temperature=settings.temperature)
+    key = traces_key(engine, problems, sampling=sampling, seed=settings.seed, max_tokens=settings.max_tokens)
+    write_traces(out / "traces.jsonl", traces, key)
+    return fit(engine, problems, out, settings, log=log)
 
 
 def test_a_level_at_which_the_model_never_fails_is_left_out_and_the_card_says_so(engine, tmp_path):
