@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import shutil
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
@@ -283,6 +284,26 @@ def test_policies_may_ask_for_more_or_fewer_alarms_and_get_the_next_lower_share(
     assert [(one.alpha, one.threshold) for one in asked] == [(0.1, 0.9), (0.2, 0.7), (0.4, 0.5), (0.4, 0.5)]
     with pytest.raises(DetectorError, match="calibrated"):
         detector.at({"intra_step": 0.01})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"fingerprint": "other"}, r"fitted on tiny \(fingerprint other\)"),
+        ({"tokenizer_hash": "0123456789abcdef01"}, r"another vocabulary \(0123456789abcdef\)"),
+        ({"window": 48}, "spectra over 48 tokens"),
+    ],
+)
+def test_a_detector_of_another_model_tokenizer_or_window_is_refused(fitted, engine, tmp_path, change, said):
+    out = fitted[0]
+    shutil.copy(out / "detector.safetensors", tmp_path)
+    manifest = json.loads((out / "detector.json").read_text())
+    (tmp_path / "detector.json").write_text(json.dumps(manifest))
+    assert NeuronDetector.load(tmp_path, engine).id == manifest["id"]
+    (tmp_path / "detector.json").write_text(json.dumps(manifest | change))
+    with pytest.raises(DetectorMismatchError, match=said) as failed:
+        NeuronDetector.load(tmp_path, engine)
+    assert "nr-agent fit --model tiny" in failed.value.hint
 
 
 def test_readings_of_another_detectors_channels_are_refused(fitted):
