@@ -12,6 +12,9 @@ from nr_agent.events import LEVELS, Level
 SPLITS = ("train", "held", "calibration", "test")
 _SHARES = (0.45, 0.2, 0.175, 0.175)
 
+LEAST = {"train": 5, "held": 1, "calibration": 0, "test": 1}
+"""Failing steps, and sound ones, that a split must hold. From fewer than a few the ranking of channels is arbitrary."""
+
 
 def split_of(text: str, seed: int) -> str:
     """The split that a problem belongs to: by its text, so that no problem is in two."""
@@ -43,10 +46,11 @@ def fittable(labelled: Sequence[Sequence[StepLabels]], splits: Sequence[str]) ->
                 for label in labels
                 if label.of(level) is not None
             ]
-            failing = sum(map(bool, steps))
-            enough = bool(steps) if name == "calibration" else 0 < failing < len(steps)
-            if not enough:
+            failing, least = sum(map(bool, steps)), LEAST[name]
+            if not steps or failing < least or len(steps) - failing < least:
                 left_out[level] = f"{failing} of the {len(steps)} steps of the {name} problems fail"
+                if least > 1:
+                    left_out[level] += f", where {least} that fail and {least} that do not are needed"
                 break
     if len(left_out) == len(LEVELS):
         raise DetectorError(

@@ -16,13 +16,13 @@ from nr_agent.detection.collect import as_segment
 from nr_agent.detection.detector import NeuronDetector
 from nr_agent.detection.fit import FitSettings, fit
 from nr_agent.detection.intervals import rate_interval, wilson
-from nr_agent.detection.labels import slip
+from nr_agent.detection.labels import StepLabels, slip
 from nr_agent.detection.metrics import auroc, expected_calibration_error, fpr_at_recall, reliability
 from nr_agent.detection.probes import bag_of_tokens, train_linear
 from nr_agent.detection.quality import at_threshold, false_alarms, first_failure, lead, quiet_maxima
 from nr_agent.detection.reliability import reliability_svg
 from nr_agent.detection.sampled import traces_key
-from nr_agent.detection.splits import split_of
+from nr_agent.detection.splits import fittable, split_of
 from nr_agent.detection.trace_files import write_traces
 from nr_agent.detection.traces import Traced, TracedStep
 from nr_agent.detection.transfer import spoil
@@ -206,6 +206,21 @@ def test_a_level_at_which_the_model_never_fails_is_left_out_and_the_card_says_so
     loaded = NeuronDetector.load(tmp_path, engine)
     assert [level.settings.level for level in loaded.levels] == [level.settings.level for level in detector.levels]
     assert {group.level for group in loaded.manifest.mon.groups} == set(card["levels"])
+
+
+def test_a_handful_of_failing_or_of_sound_steps_is_not_enough_to_learn_from():
+    def steps(failing, sound):
+        return [StepLabels(True, None, None, None)] * failing + [StepLabels(False, None, None, None)] * sound
+
+    splits = ["train", "held", "calibration", "test"]
+    others = [steps(1, 1), steps(0, 1), steps(1, 1)]
+    assert fittable([steps(5, 5), *others], splits)[0] == ["intra_step"]
+    for failing, sound in ((4, 90), (90, 4)):
+        said = f"{failing} of the 94 steps of the train problems fail, where 5 that fail and 5 that do not are needed"
+        with pytest.raises(DetectorError, match=said):
+            fittable([steps(failing, sound), *others], splits)
+    with pytest.raises(DetectorError, match="0 of the 2 steps of the test problems fail"):
+        fittable([steps(5, 5), *others[:2], steps(0, 2)], splits)
 
 
 def test_a_model_that_never_fails_gives_no_detector(engine, tmp_path):
