@@ -63,7 +63,8 @@ class FitSettings:
         channels: channels a level.
         kinds: which channels each level may use.
         temperature: at which traces are sampled: that of later use.
-        max_tokens: where a trace that does not end is cut.
+        max_tokens: where a trace that does not end is cut; when it is overdone is not known then. A reasoner's budget
+            is larger: kept figures were taken with this, and stay comparable.
         alpha: share of good traces that may be disturbed, a level.
         seed: seed of sampling, splits and training.
         ranking: how channels are ranked.
@@ -137,6 +138,8 @@ def fit(
         sample=sample or partial(sample_traces, engine),
         log=log,
     )
+    cut = sum(not traced.closed for traced in traces) / max(1, len(traces))
+    log(f"{cut:.1%} of the traces were cut at {settings.max_tokens} tokens, or where the context ended")
     return fit_traces(engine, traces, [label_trace(traced) for traced in traces], out, settings, log=log)
 
 

@@ -208,6 +208,18 @@ def test_a_level_at_which_the_model_never_fails_is_left_out_and_the_card_says_so
     assert {group.level for group in loaded.manifest.mon.groups} == set(card["levels"])
 
 
+def test_steps_of_traces_that_were_cut_teach_nothing_of_overthinking_and_their_share_is_told(engine, tmp_path):
+    traces = [replace(made(engine, number, "products"), closed=number % 10 > 0) for number in range(90)]
+    told = []
+    fit_on(engine, traces, tmp_path, told.append)
+    assert "10.0% of the traces were cut at 768 tokens, or where the context ended" in told
+    levels = json.loads((tmp_path / "card.json").read_text())["levels"]
+    tested = [traced for traced in traces if split_of(traced.problem.text, 0) == "test"]
+    assert levels["intra_step"]["n"] == sum(len(traced.steps) for traced in tested)
+    assert levels["instance"]["n"] == sum(len(traced.steps) for traced in tested if traced.closed)
+    assert levels["instance"]["n"] < levels["intra_step"]["n"]
+
+
 def test_a_handful_of_failing_or_of_sound_steps_is_not_enough_to_learn_from():
     def steps(failing, sound):
         return [StepLabels(True, None, None, None)] * failing + [StepLabels(False, None, None, None)] * sound
