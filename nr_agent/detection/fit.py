@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,13 @@ from torch import Tensor
 
 from nr_agent.detection.card import LevelData, evaluate_level
 from nr_agent.detection.card_file import write_card
-from nr_agent.detection.classifier import StepClassifier, TrainingSettings, conformal_threshold, train_classifier
+from nr_agent.detection.classifier import (
+    StepClassifier,
+    TrainingSettings,
+    conformal_threshold,
+    train_classifier,
+    why_silent,
+)
 from nr_agent.detection.collect import all_channels, as_segment, read_traces
 from nr_agent.detection.detector import DetectorManifest, LevelSettings, NeuronDetector, align
 from nr_agent.detection.features import FEATURE_FAMILIES
@@ -24,6 +30,7 @@ from nr_agent.detection.probes import read_surroundings
 from nr_agent.detection.quality import quiet_maxima
 from nr_agent.detection.rank import Choice, Layers, rank_channels
 from nr_agent.detection.sampled import sample_or_resume
+from nr_agent.detection.sources import OWN_SOURCES, SOURCES, LabelSource
 from nr_agent.detection.speed import microseconds_per_token
 from nr_agent.detection.splits import fittable, split_of
 from nr_agent.detection.traces import Traced, sample_traces
@@ -31,6 +38,7 @@ from nr_agent.detection.transfer import between_families, natural_and_injected
 from nr_agent.detection.views import View
 from nr_agent.engine.protocol import Sampling
 from nr_agent.episode import Problem
+from nr_agent.errors import DetectorError
 from nr_agent.events import LEVELS, Level
 from nr_agent.neurons.mon import MixtureOfNeurons
 from nr_agent.neurons.ranking import Ranking
@@ -151,14 +159,26 @@ def fit_traces(
     settings: FitSettings | None = None,
     *,
     source: str = "traces of its own",
+    label_sources: Mapping[Level, LabelSource] = OWN_SOURCES,
     log: Callable[[str], None] = lambda _: None,
 ) -> NeuronDetector:
     """`fit` on traces that are there already, with labels from wherever they come, a list a trace.
 
-    Steps whose label is not known for a level (None) do not count for it. On the card the traces are called `source`.
+    Steps whose label is not known for a level (None) do not count for it.
+
+    Args:
+        engine: the model.
+        traces: what is read.
+        labelled: the labels of each trace's steps.
+        out: the folder.
+        settings: see there.
+        source: what the card calls the traces.
+        label_sources: where the labels of each level are from; the card says so, with what that cannot tell. By
+            default `label_trace`'s.
+        log: gets a line now and then.
 
     Raises:
-        DetectorError: no level has enough examples.
+        DetectorError: no level has enough examples, or the source of one's labels is not said.
     """
     settings = settings or FitSettings()
     out.mkdir(parents=True, exist_ok=True)
@@ -169,6 +189,7 @@ def fit_traces(
     levels, left_out = fittable(labelled, splits)
     for level, reason in left_out.items():
         log(f"{level} is left out: {reason}")
+    known = _sources_of(levels, label_sources)
     log("ranking channels")
     mon, control, mean, scale = rank_channels(engine.model, traces, labelled, splits, settings.choice())
     mon, control = mon.only(levels), control.only(levels)
@@ -182,39 +203,34 @@ def fit_traces(
     for level in levels:
         view, trials = _train(data[level], settings)
         classifiers[level] = trials[view]
-        maxima = _maxima(level, data[level], view, trials[view])
-        threshold = conformal_threshold(maxima, settings.alpha[level])
-        speaks = threshold if threshold < 1 else None
-        chosen.append(
-            LevelSettings(
-                level=level,
-                families=view.families,
-                unit=view.unit,
-                threshold=speaks,
-                alpha=settings.alpha[level],
-                points=tuple((a, point) for a in POINTS if (point := conformal_threshold(maxima, a)) < 1),
-            )
-        )
-        card["levels"][level] = evaluate_level(
-            level,
-            data[level],
-            random_data[level],
-            view,
-            threshold,
-            trials,
-            around,
-            settings.alpha[level],
-        )
-        card["levels"][level]["transfer"] = between_families(data[level], view, traces)
-        log(_line(level, card["levels"][level], view, threshold))
+        maxima, alpha = _maxima(level, data[level], view, trials[view]), settings.alpha[level]
+        threshold = conformal_threshold(maxima, alpha)
+        chosen.append(_calibrated(level, view, maxima, alpha))
+        row = evaluate_level(level, data[level], random_data[level], view, threshold, trials, around, alpha)
+        silent = None if threshold < 1 else why_silent(alpha, len(maxima))
+        row |= {"alpha": alpha, "calibrated_on": len(maxima), "silent": silent}
+        row["transfer"] = between_families(data[level], view, traces)
+        log(_line(level, row, view, threshold))
+        if silent is not None:
+            log(f"{level} {silent}")
+        card["levels"][level] = row
+    made = [engine.fingerprint, asdict(settings), [t.ids for t in traces]]
+    if any(known[level] != OWN_SOURCES[level] for level in levels):
+        made.append(known)  # the same traces, told otherwise
     manifest = DetectorManifest(
-        id=f"{engine.name}-{digest([engine.fingerprint, asdict(settings), [t.ids for t in traces]])[:8]}",
+        id=f"{engine.name}-{digest(made)[:8]}",
         model=engine.name,
         fingerprint=engine.fingerprint,
         tokenizer_hash=tokenizer_hash(engine.codec.tokenizer),
         mon=mon,
         levels=chosen,
-        training={"settings": asdict(settings), "traces": len(traces), "source": source, "base_rates": rates},
+        training={
+            "settings": asdict(settings),
+            "traces": len(traces),
+            "source": source,
+            "labels": known,
+            "base_rates": rates,
+        },
     )
     columns = torch.tensor([all_channels(engine.model).index(channel) for channel in mon.channels()])
     push = push_table(engine.model, mon.channels())
@@ -227,6 +243,21 @@ def fit_traces(
     card["microseconds_per_token"] = microseconds_per_token(engine.model, detector, traces)
     write_card(out, manifest, card)
     return detector
+
+
+def _sources_of(levels: Sequence[Level], sources: Mapping[Level, LabelSource]) -> dict[Level, LabelSource]:
+    """Where the labels of these levels are from.
+
+    Raises:
+        DetectorError: of one of them nobody says it, or what is said is no source that is known.
+    """
+    missing = [level for level in levels if sources.get(level) not in SOURCES]
+    if missing:
+        raise DetectorError(
+            f"there are labels of {', '.join(missing)}, and label_sources names no known source of theirs",
+            hint=f"name one of these for each level: {', '.join(SOURCES)}",
+        )
+    return {level: sources[level] for level in levels}
 
 
 def _features(
@@ -288,6 +319,19 @@ def _train(data: LevelData, settings: FitSettings) -> tuple[View, dict[View, Ste
 def _maxima(level: Level, data: LevelData, view: View, classifier: StepClassifier) -> list[float]:
     """Largest score of each calibration trace over the steps at which the level must stay silent."""
     return quiet_maxima(level, classifier.score(data.seen("calibration", view)), data.split("calibration"))
+
+
+def _calibrated(level: Level, view: View, maxima: Sequence[float], alpha: float) -> LevelSettings:
+    """A level with the thresholds of its share of disturbed good traces and of the others that policies ask for."""
+    shares = {share: conformal_threshold(maxima, share) for share in (alpha, *POINTS)}
+    return LevelSettings(
+        level=level,
+        families=view.families,
+        unit=view.unit,
+        threshold=shares[alpha] if shares[alpha] < 1 else None,
+        alpha=alpha,
+        points=tuple((share, shares[share]) for share in POINTS if shares[share] < 1),
+    )
 
 
 def _line(level: Level, row: dict[str, Any], view: View, threshold: float) -> str:

@@ -12,16 +12,18 @@ import torch
 from transformers import AutoTokenizer
 
 from nr_agent.detection.card import Part
+from nr_agent.detection.classifier import conformal_threshold, fewest_good, why_silent
 from nr_agent.detection.collect import as_segment
 from nr_agent.detection.detector import NeuronDetector
-from nr_agent.detection.fit import FitSettings, fit
+from nr_agent.detection.fit import FitSettings, fit, fit_traces
 from nr_agent.detection.intervals import rate_interval, wilson
-from nr_agent.detection.labels import StepLabels, slip
+from nr_agent.detection.labels import StepLabels, label_trace, slip
 from nr_agent.detection.metrics import auroc, expected_calibration_error, fpr_at_recall, reliability
 from nr_agent.detection.probes import bag_of_tokens, train_linear
 from nr_agent.detection.quality import at_threshold, false_alarms, first_failure, lead, quiet_maxima
 from nr_agent.detection.reliability import reliability_svg
 from nr_agent.detection.sampled import traces_key
+from nr_agent.detection.sources import LIMITS, OWN_SOURCES
 from nr_agent.detection.splits import fittable, split_of
 from nr_agent.detection.trace_files import write_traces
 from nr_agent.detection.traces import Traced, TracedStep
@@ -278,21 +280,65 @@ def test_where_the_text_gives_it_away_the_card_shows_that(fitted):
 
 def test_the_card_is_written_for_people_too(fitted):
     page = (fitted[0] / "card.md").read_text()
+    card = json.loads((fitted[0] / "card.json").read_text())
+    for level, row in card["levels"].items():
+        known = "-" if row["threshold"] is None else f"{row['threshold']:.3f}"
+        assert f"| {level} | 0.05 | {known} |" in page
+        assert (row["silent"] is None) == (row["threshold"] is not None)
+        assert f"- {level}, by {OWN_SOURCES[level].replace('_', ' ')}: " in page
     for words in ("FPR at 95% recall", "text only", "put in by hand", "a wrong operand in a right equation", "F1"):
         assert words in page
     assert "nan" not in page
     ET.fromstring((fitted[0] / "reliability.svg").read_text())  # noqa: S314 - our own
 
 
-def test_an_unknown_ranking_or_layer_is_refused_before_anything_is_loaded(tmp_path):
-    from typer.testing import CliRunner
+def test_a_level_that_can_never_speak_says_so_and_how_many_good_traces_it_needs(engine, tmp_path):
+    traces = [made(engine, number, "chain_sum", wrong=0.35, again=0) for number in range(50)]
+    told = []
+    labelled = [[replace(label, inter_step=None, instance=None) for label in label_trace(traced)] for traced in traces]
+    detector = fit_traces(
+        engine,
+        traces,
+        labelled,
+        tmp_path,
+        label_sources={"intra_step": "calculator"},
+        source="solutions",
+        log=told.append,
+    )
+    row = json.loads((tmp_path / "card.json").read_text())["levels"]["intra_step"]
+    good = row["calibrated_on"]
+    assert 0 < good < 19
+    assert detector.levels[0].settings.threshold is None
+    said = f"intra_step never speaks at alpha 0.05: {good} good traces to calibrate on, 19 needed"
+    assert said in told
+    assert row["silent"] in said
+    page = (tmp_path / "card.md").read_text()
+    assert f"- {said}." in page
+    assert "| intra_step | 0.05 | - |" in page
+    # Labels are called what they are, and nothing is said of levels that were not fitted.
+    assert f"- intra_step, by calculator: {LIMITS['calculator']}." in page
+    assert detector.manifest.training["labels"] == {"intra_step": "calculator"}
+    for words in ("by equations", "by repetition", "by trial answers", "its own"):
+        assert words not in page
 
-    from nr_agent.cli.main import app
 
-    for option, value in (("--ranking", "depass"), ("--layers", "7")):
-        failed = CliRunner().invoke(app, ["fit", "--out", str(tmp_path), option, value])
-        assert type(failed.exception).__name__ == "ConfigurationError"
-        assert value in str(failed.exception)
+def test_labels_without_a_source_are_refused_before_anything_is_ranked(engine, tmp_path):
+    traces = [made(engine, number, "chain_sum") for number in range(60)]
+    labelled, told = [label_trace(traced) for traced in traces], []
+    with pytest.raises(DetectorError, match="labels of inter_step, instance") as failed:
+        fit_traces(engine, traces, labelled, tmp_path, label_sources={"intra_step": "judge"}, log=told.append)
+    assert "rollouts" in failed.value.hint
+    assert "ranking channels" not in told
+
+
+@pytest.mark.parametrize("alpha", [0.001, 0.02, 0.05, 0.15, 0.3, 0.5])
+def test_a_threshold_needs_as_many_good_traces_as_are_said(alpha):
+    fewest = fewest_good(alpha)
+    assert conformal_threshold([0.5] * fewest, alpha) == 0.5
+    assert conformal_threshold([0.5] * (fewest - 1), alpha) == math.inf
+    assert f"{fewest - 1} good traces to calibrate on, {fewest} needed" in why_silent(alpha, fewest - 1)
+    assert fewest_good(0) == math.inf
+    assert "needed" not in why_silent(alpha, fewest)
 
 
 def test_policies_may_ask_for_more_or_fewer_alarms_and_get_the_next_lower_share(fitted):
