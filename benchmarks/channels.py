@@ -16,9 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from nr_agent.detection.ablation import COUNTS, ablate_channels, as_markdown
-from nr_agent.detection.fit import FitSettings, split_of
+from nr_agent.detection.fit import FitSettings
 from nr_agent.detection.labels import label_trace
 from nr_agent.detection.rank import Choice
+from nr_agent.detection.splits import split_of
 from nr_agent.detection.trace_files import load_traces
 from nr_agent.events import LEVELS
 from nr_agent.models.registry import load_engine

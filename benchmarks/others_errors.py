@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.out,
             FitSettings(),
             source="solutions that other models wrote",
+            label_sources={"intra_step": "calculator"},
             log=lambda line: print(line, flush=True),
         )
     finally:

@@ -24,20 +24,42 @@ def fit(
     temperature: Annotated[
         float, typer.Option(min=0, max=2, help="At which traces are sampled: that of later use.")
     ] = 0.6,
+    max_tokens: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Where a trace that does not end is cut: nothing is learned of overthinking there. solve and eval "
+            "allow 1024; kept figures were taken with 768.",
+        ),
+    ] = 768,
     alpha: Annotated[
-        float, typer.Option(min=0.001, max=0.5, help="Share of good traces that may be disturbed.")
+        float,
+        typer.Option(
+            min=0.001,
+            max=0.5,
+            help="Share of good traces that may be disturbed, a level. A policy pack may ask for another share of "
+            "those that are calibrated, too: default and math ask for 0.2 of intra_step.",
+        ),
     ] = 0.05,
     ranking: Annotated[
-        str, typer.Option(help="How channels are ranked: mean_difference or logit_attribution.")
-    ] = "mean_difference",
-    layers: Annotated[str, typer.Option(help="Which layers they are taken from: all or middle.")] = "all",
+        str | None,
+        typer.Option(help="How channels are ranked: mean_difference, the default, or logit_attribution."),
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Which layers they are taken from: all, the default, or middle.")
+    ] = None,
     published: Annotated[
-        bool, typer.Option("--published", help="As published: --ranking logit_attribution --layers middle.")
+        bool,
+        typer.Option(
+            "--published",
+            help="As published: --ranking logit_attribution --layers middle, heads alone for circling, FFN neurons "
+            "alone for the rest. Other --ranking or --layers are refused beside it.",
+        ),
     ] = False,
 ) -> None:
     """Fit a detector: sample, label, rank, train, calibrate, write its card.
 
-    An interrupted run goes on from its traces when it is called again with the same options.
+    An interrupted run goes on when it is called again with the same options: traces are kept some 240 at a time.
     """
     from nr_agent.detection.fit import FitSettings  # noqa: PLC0415 - imports torch
     from nr_agent.detection.fit import fit as fit_detector  # noqa: PLC0415 - imports torch
@@ -53,12 +75,16 @@ def fit(
             f"seeds {seed} to {seed + n - 1} are not training seeds",
             hint=f"choose them between {TRAINING_SEEDS.start} and {TRAINING_SEEDS.stop - 1}",
         )
-    for name, value, known in (
-        ("--ranking", ranking, ("mean_difference", "logit_attribution")),
-        ("--layers", layers, ("all", "middle")),
+    for name, value, known, as_published in (
+        ("--ranking", ranking, ("mean_difference", "logit_attribution"), "logit_attribution"),
+        ("--layers", layers, ("all", "middle"), "middle"),
     ):
-        if value not in known:
+        if value is not None and value not in known:
             raise ConfigurationError(f"{name} {value!r} is not known", hint=f"choose from: {', '.join(known)}")
+        if published and value not in (None, as_published):
+            raise ConfigurationError(
+                f"--published means {name} {as_published}, and {name} {value} was given", hint="give one of them"
+            )
     if problems and tasks is not None:
         raise TaskError("both --tasks and --problems were given", hint="give one of them")
     if problems:
@@ -70,8 +96,8 @@ def fit(
     prepare(model)
     engine = load_engine(model)
     promise: Any = dict.fromkeys(LEVELS, alpha)
-    promised: Any = {"alpha": promise, "temperature": temperature}
-    chosen: Any = {"ranking": ranking, "layers": layers}
+    promised: Any = {"alpha": promise, "temperature": temperature, "max_tokens": max_tokens}
+    chosen: Any = {name: value for name, value in (("ranking", ranking), ("layers", layers)) if value is not None}
     settings = FitSettings.published(**promised) if published else FitSettings(**promised, **chosen)
     fit_detector(
         engine,

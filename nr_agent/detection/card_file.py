@@ -73,6 +73,8 @@ def _markdown(manifest: Any, card: dict[str, Any]) -> list[str]:
         *_table(
             [
                 "level",
+                "alpha",
+                "threshold",
                 "recall",
                 "good traces disturbed",
                 "false alarms a 1,000 tokens",
@@ -83,6 +85,9 @@ def _markdown(manifest: Any, card: dict[str, Any]) -> list[str]:
             ],
             [_at_threshold(level, row) for level, row in levels.items()],
         ),
+        *_silent(levels),
+        "Alpha: share of good traces that may be disturbed, a level.",
+        "",
         "In brackets: 95% intervals, with whole traces as what is drawn. First-error F1: the first alarm is at the "
         "first failing step, and there is none in traces without one. Alarm after: medians from the first failing "
         "step to the alarm; still ahead: from the alarm to the end of the thinking.",
@@ -101,8 +106,8 @@ def _markdown(manifest: Any, card: dict[str, Any]) -> list[str]:
         lines += _transfer(level, row.get("transfer") or {})
     lines += _injected(card.get("injected") or {})
     lines += ["## Labels and their limits", ""]
-    for level, source in (("intra_step", "equations"), ("inter_step", "repetition"), ("instance", "trial_answers")):
-        lines.append(f"- {level}, by {source.replace('_', ' ')}: {LIMITS[source]}.")  # type: ignore[index]
+    for level, source in training["labels"].items():
+        lines.append(f"- {level}, by {source.replace('_', ' ')}: {LIMITS[source]}.")
     return lines
 
 
@@ -112,6 +117,8 @@ def _at_threshold(level: str, row: dict[str, Any]) -> list[Any]:
     late, ahead = lead["delay_steps"], lead["ahead_steps"]
     return [
         level,
+        f"{row['alpha']:g}",
+        _number(row["threshold"]),
         _number(row["recall"], 2),
         f"{row['false_alarm_traces']:.1%} [{low:.1%}, {high:.1%}]",
         f"{alarms['per_1000_tokens']:.2f} {_interval(alarms['per_1000_tokens_interval'])}",
@@ -120,6 +127,12 @@ def _at_threshold(level: str, row: dict[str, Any]) -> list[Any]:
         "-" if late is None else f"{late:g} steps, {lead['delay_tokens']:g} tokens",
         "-" if ahead is None else f"{ahead:g} steps, {lead['ahead_tokens']:g} tokens",
     ]
+
+
+def _silent(levels: dict[str, Any]) -> list[str]:
+    """The levels that have no threshold: their detectors are on the card, and say nothing in use."""
+    lines = [f"- {level} {row['silent']}." for level, row in levels.items() if row["silent"] is not None]
+    return [*lines, ""] if lines else []
 
 
 def _comparison(levels: dict[str, Any]) -> list[str]:
@@ -158,7 +171,7 @@ def _injected(rows: dict[str, Any]) -> list[str]:
         return []
     told = [[name, row["positives"], _pair(row)] for name, row in rows.items()]
     return [
-        "## Slips of its own, and slips put in by hand",
+        "## Slips as they were found, and slips put in by hand",
         "",
         *_table(["fitted on to tested on", "failing", "AUROC / AP"], told),
     ]

@@ -157,3 +157,20 @@ def conformal_threshold(maxima: Sequence[float], alpha: float) -> float:
     """
     rank = math.ceil((len(maxima) + 1) * (1 - alpha))
     return sorted(maxima)[rank - 1] if rank <= len(maxima) else math.inf
+
+
+def fewest_good(alpha: float) -> int | float:
+    """How many traces that should stay silent `conformal_threshold` needs to promise a share `alpha`."""
+    return math.ceil((1 - alpha) / alpha - 1e-9) if alpha > 0 else math.inf
+
+
+def why_silent(alpha: float, good: int) -> str:
+    """Why a level without a threshold never speaks, for people.
+
+    Args:
+        alpha: allowed share of false alarms, a trace.
+        good: calibration traces that should not trigger.
+    """
+    needed = fewest_good(alpha)
+    reason = f"{needed:g} needed" if good < needed else "which score as high as any step can"
+    return f"never speaks at alpha {alpha:g}: {good} good traces to calibrate on, {reason}"

@@ -19,6 +19,7 @@ from torch import Tensor
 from nr_agent.detection.classifier import StepClassifier
 from nr_agent.detection.evidence import classify_pattern, name_channels
 from nr_agent.detection.features import FeatureFamily, StepSignal, share_windows, tail
+from nr_agent.detection.hashes import tokenizer_hash
 from nr_agent.detection.protocol import Look
 from nr_agent.detection.spectrum import WINDOW
 from nr_agent.detection.views import Tokens, Unit, View
@@ -180,7 +181,7 @@ class NeuronDetector:
 
         Raises:
             DetectorError: the folder holds no whole detector.
-            DetectorMismatchError: it was fitted on another model or tokenizer.
+            DetectorMismatchError: it was fitted on another model or tokenizer, or with another window.
         """
         try:
             manifest = DetectorManifest.model_validate_json((folder / "detector.json").read_bytes())
@@ -188,12 +189,7 @@ class NeuronDetector:
         except (OSError, ValidationError, SafetensorError, json.JSONDecodeError) as error:
             reason = str(error).splitlines()[0]
             raise DetectorError(f"the detector in {folder} is broken: {reason}", hint="fit it again") from error
-        if manifest.fingerprint != engine.fingerprint:
-            raise DetectorMismatchError(
-                f"this detector was fitted on {manifest.model} (fingerprint {manifest.fingerprint}), "
-                f"the engine runs {engine.name} ({engine.fingerprint})",
-                hint=f"fit one for it: nr-agent fit --model {engine.name} --out detectors/{engine.name}",
-            )
+        _check_fit(manifest, engine)
         classifiers: dict[Level, StepClassifier] = {}
         for settings in manifest.levels:
             prefix = f"{settings.level}."
@@ -351,6 +347,33 @@ def align(segment: Segment) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
         _numbers(segment.logprobs)[index],
         _numbers(segment.entropies)[index],
     )
+
+
+def _check_fit(manifest: DetectorManifest, engine: Any) -> None:
+    """A detector belongs to the model, the vocabulary and the window that it was fitted with.
+
+    Raises:
+        DetectorMismatchError: one of these is another.
+    """
+    fit_one = f"fit one for it: nr-agent fit --model {engine.name} --out detectors/{engine.name}"
+    if manifest.fingerprint != engine.fingerprint:
+        raise DetectorMismatchError(
+            f"this detector was fitted on {manifest.model} (fingerprint {manifest.fingerprint}), "
+            f"the engine runs {engine.name} ({engine.fingerprint})",
+            hint=fit_one,
+        )
+    own = tokenizer_hash(engine.codec.tokenizer)
+    if manifest.tokenizer_hash != own:
+        raise DetectorMismatchError(
+            f"this detector was fitted on {manifest.model} with a tokenizer of another vocabulary "
+            f"({manifest.tokenizer_hash[:16]}), the engine's is {own[:16]}",
+            hint=f"load the model with the tokenizer that it had, or {fit_one}",
+        )
+    if manifest.window != WINDOW:
+        raise DetectorMismatchError(
+            f"this detector was fitted on spectra over {manifest.window} tokens, this library takes them over {WINDOW}",
+            hint=fit_one,
+        )
 
 
 def _numbers(values: list[float | None]) -> Tensor:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,17 +13,26 @@ from torch import Tensor
 
 from nr_agent.detection.card import LevelData, evaluate_level
 from nr_agent.detection.card_file import write_card
-from nr_agent.detection.classifier import StepClassifier, TrainingSettings, conformal_threshold, train_classifier
+from nr_agent.detection.classifier import (
+    StepClassifier,
+    TrainingSettings,
+    conformal_threshold,
+    train_classifier,
+    why_silent,
+)
 from nr_agent.detection.collect import all_channels, as_segment, read_traces
 from nr_agent.detection.detector import DetectorManifest, LevelSettings, NeuronDetector, align
 from nr_agent.detection.features import FEATURE_FAMILIES
+from nr_agent.detection.hashes import digest, tokenizer_hash
 from nr_agent.detection.labels import StepLabels, base_rates, label_trace
 from nr_agent.detection.metrics import average_precision
 from nr_agent.detection.probes import read_surroundings
 from nr_agent.detection.quality import quiet_maxima
 from nr_agent.detection.rank import Choice, Layers, rank_channels
+from nr_agent.detection.sampled import sample_or_resume
+from nr_agent.detection.sources import OWN_SOURCES, SOURCES, LabelSource
 from nr_agent.detection.speed import microseconds_per_token
-from nr_agent.detection.trace_files import kept_traces, write_traces
+from nr_agent.detection.splits import fittable, split_of
 from nr_agent.detection.traces import Traced, sample_traces
 from nr_agent.detection.transfer import between_families, natural_and_injected
 from nr_agent.detection.views import View
@@ -36,9 +43,6 @@ from nr_agent.events import LEVELS, Level
 from nr_agent.neurons.mon import MixtureOfNeurons
 from nr_agent.neurons.ranking import Ranking
 from nr_agent.neurons.writes import push_table
-
-SPLITS = ("train", "held", "calibration", "test")
-_SHARES = (0.45, 0.2, 0.175, 0.175)
 
 POINTS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 """Shares of disturbed good traces that a policy may ask for instead of the detector's own."""
@@ -67,7 +71,8 @@ class FitSettings:
         channels: channels a level.
         kinds: which channels each level may use.
         temperature: at which traces are sampled: that of later use.
-        max_tokens: where a trace that does not end is cut.
+        max_tokens: where a trace that does not end is cut; when it is overdone is not known then. A reasoner's budget
+            is larger: kept figures were taken with this, and stay comparable.
         alpha: share of good traces that may be disturbed, a level.
         seed: seed of sampling, splits and training.
         ranking: how channels are ranked.
@@ -111,9 +116,9 @@ def fit(
 ) -> NeuronDetector:
     """Fit a detector and write it, its card and its traces to a folder.
 
-    Sampling is the slow part; its traces are kept in `out/traces.jsonl` and used again by a later call with the
-    same model, problems and settings. A level with too few examples of a class to learn from is left out, and its
-    card says so: a model may simply not fail in that way.
+    Sampling is the slow part; its traces are kept in `out/traces.jsonl`, block by block, and used again by a later
+    call with the same model, tokenizer, chat template, problems and settings. A level with too few examples of a
+    class to learn from is left out, and its card says so: a model may simply not fail in that way.
 
     Args:
         engine: the model.
@@ -125,11 +130,24 @@ def fit(
 
     Raises:
         DetectorError: no level has enough examples.
+        ContextLengthError: a problem leaves no room in the model's context; it is named before anything is sampled.
+        ProblemError: a problem that the model's chat template does not take, likewise.
     """
     settings = settings or FitSettings()
     out.mkdir(parents=True, exist_ok=True)
     engine.attach(None)
-    traces = _traces(engine, problems, out, settings, sample or partial(sample_traces, engine), log)
+    traces = sample_or_resume(
+        engine,
+        problems,
+        out,
+        sampling=Sampling(temperature=settings.temperature),
+        seed=settings.seed,
+        max_tokens=settings.max_tokens,
+        sample=sample or partial(sample_traces, engine),
+        log=log,
+    )
+    cut = sum(not traced.closed for traced in traces) / max(1, len(traces))
+    log(f"{cut:.1%} of the traces were cut at {settings.max_tokens} tokens, or where the context ended")
     return fit_traces(engine, traces, [label_trace(traced) for traced in traces], out, settings, log=log)
 
 
@@ -141,14 +159,26 @@ def fit_traces(
     settings: FitSettings | None = None,
     *,
     source: str = "traces of its own",
+    label_sources: Mapping[Level, LabelSource] = OWN_SOURCES,
     log: Callable[[str], None] = lambda _: None,
 ) -> NeuronDetector:
     """`fit` on traces that are there already, with labels from wherever they come, a list a trace.
 
-    Steps whose label is not known for a level (None) do not count for it. On the card the traces are called `source`.
+    Steps whose label is not known for a level (None) do not count for it.
+
+    Args:
+        engine: the model.
+        traces: what is read.
+        labelled: the labels of each trace's steps.
+        out: the folder.
+        settings: see there.
+        source: what the card calls the traces.
+        label_sources: where the labels of each level are from; the card says so, with what that cannot tell. By
+            default `label_trace`'s.
+        log: gets a line now and then.
 
     Raises:
-        DetectorError: no level has enough examples.
+        DetectorError: no level has enough examples, or the source of one's labels is not said.
     """
     settings = settings or FitSettings()
     out.mkdir(parents=True, exist_ok=True)
@@ -156,9 +186,10 @@ def fit_traces(
     rates = base_rates(labelled)
     log("  ".join(f"{level}: {rate:.1%} of the steps" for level, rate in rates.items()))
     splits = [split_of(traced.problem.text, settings.seed) for traced in traces]
-    levels, left_out = _fittable(labelled, splits)
+    levels, left_out = fittable(labelled, splits)
     for level, reason in left_out.items():
         log(f"{level} is left out: {reason}")
+    known = _sources_of(levels, label_sources)
     log("ranking channels")
     mon, control, mean, scale = rank_channels(engine.model, traces, labelled, splits, settings.choice())
     mon, control = mon.only(levels), control.only(levels)
@@ -172,39 +203,34 @@ def fit_traces(
     for level in levels:
         view, trials = _train(data[level], settings)
         classifiers[level] = trials[view]
-        maxima = _maxima(level, data[level], view, trials[view])
-        threshold = conformal_threshold(maxima, settings.alpha[level])
-        speaks = threshold if threshold < 1 else None
-        chosen.append(
-            LevelSettings(
-                level=level,
-                families=view.families,
-                unit=view.unit,
-                threshold=speaks,
-                alpha=settings.alpha[level],
-                points=tuple((a, point) for a in POINTS if (point := conformal_threshold(maxima, a)) < 1),
-            )
-        )
-        card["levels"][level] = evaluate_level(
-            level,
-            data[level],
-            random_data[level],
-            view,
-            threshold,
-            trials,
-            around,
-            settings.alpha[level],
-        )
-        card["levels"][level]["transfer"] = between_families(data[level], view, traces)
-        log(_line(level, card["levels"][level], view, threshold))
+        maxima, alpha = _maxima(level, data[level], view, trials[view]), settings.alpha[level]
+        threshold = conformal_threshold(maxima, alpha)
+        chosen.append(_calibrated(level, view, maxima, alpha))
+        row = evaluate_level(level, data[level], random_data[level], view, threshold, trials, around, alpha)
+        silent = None if threshold < 1 else why_silent(alpha, len(maxima))
+        row |= {"alpha": alpha, "calibrated_on": len(maxima), "silent": silent}
+        row["transfer"] = between_families(data[level], view, traces)
+        log(_line(level, row, view, threshold))
+        if silent is not None:
+            log(f"{level} {silent}")
+        card["levels"][level] = row
+    made = [engine.fingerprint, asdict(settings), [t.ids for t in traces]]
+    if any(known[level] != OWN_SOURCES[level] for level in levels):
+        made.append(known)  # the same traces, told otherwise
     manifest = DetectorManifest(
-        id=f"{engine.name}-{_hash([engine.fingerprint, asdict(settings), [t.ids for t in traces]])[:8]}",
+        id=f"{engine.name}-{digest(made)[:8]}",
         model=engine.name,
         fingerprint=engine.fingerprint,
-        tokenizer_hash=_hash(sorted(engine.codec.tokenizer.get_vocab().items())),
+        tokenizer_hash=tokenizer_hash(engine.codec.tokenizer),
         mon=mon,
         levels=chosen,
-        training={"settings": asdict(settings), "traces": len(traces), "source": source, "base_rates": rates},
+        training={
+            "settings": asdict(settings),
+            "traces": len(traces),
+            "source": source,
+            "labels": known,
+            "base_rates": rates,
+        },
     )
     columns = torch.tensor([all_channels(engine.model).index(channel) for channel in mon.channels()])
     push = push_table(engine.model, mon.channels())
@@ -219,74 +245,19 @@ def fit_traces(
     return detector
 
 
-def _fittable(labelled: Sequence[Sequence[StepLabels]], splits: Sequence[str]) -> tuple[list[Level], dict[Level, str]]:
-    """The levels that can be learned, and why the others cannot."""
-    left_out: dict[Level, str] = {}
-    for level in LEVELS:
-        for name in SPLITS:
-            steps = [
-                label.of(level)
-                for labels, split in zip(labelled, splits, strict=True)
-                if split == name
-                for label in labels
-                if label.of(level) is not None
-            ]
-            failing = sum(map(bool, steps))
-            enough = bool(steps) if name == "calibration" else 0 < failing < len(steps)
-            if not enough:
-                left_out[level] = f"{failing} of the {len(steps)} steps of the {name} problems fail"
-                break
-    if len(left_out) == len(LEVELS):
+def _sources_of(levels: Sequence[Level], sources: Mapping[Level, LabelSource]) -> dict[Level, LabelSource]:
+    """Where the labels of these levels are from.
+
+    Raises:
+        DetectorError: of one of them nobody says it, or what is said is no source that is known.
+    """
+    missing = [level for level in levels if sources.get(level) not in SOURCES]
+    if missing:
         raise DetectorError(
-            "; ".join(f"{level}: {reason}" for level, reason in left_out.items()),
-            hint="fit on more problems, or on others: too hard or too easy for the model, they teach nothing",
+            f"there are labels of {', '.join(missing)}, and label_sources names no known source of theirs",
+            hint=f"name one of these for each level: {', '.join(SOURCES)}",
         )
-    return [level for level in LEVELS if level not in left_out], left_out
-
-
-def split_of(text: str, seed: int) -> str:
-    """The split that a problem belongs to: by its text, so that no problem is in two."""
-    point = int(hashlib.sha256(f"{seed}:{text}".encode()).hexdigest()[:8], 16) / 2**32
-    for name, share in zip(SPLITS, _SHARES, strict=True):
-        point -= share
-        if point < 0:
-            return name
-    return SPLITS[-1]
-
-
-def _traces(
-    engine: Any,
-    problems: Sequence[Problem],
-    out: Path,
-    settings: FitSettings,
-    sample: Callable[..., list[Traced]],
-    log: Callable[[str], None],
-) -> list[Traced]:
-    """The traces of a fit, sampled once and kept beside it."""
-    how = settings.temperature, settings.max_tokens, settings.seed
-    key = _hash([engine.fingerprint, [p.text for p in problems], *how])
-    path = out / "traces.jsonl"
-    if (kept := kept_traces(path, key)) is not None:
-        log("using the traces that are there")
-        return kept
-    log(f"sampling {len(problems)} traces")
-    shown = 0
-
-    def report(done: int) -> None:
-        nonlocal shown
-        if done // 100 > shown:
-            shown = done // 100
-            log(f"  {done}/{len(problems)} traces")
-
-    traces = sample(
-        problems,
-        sampling=Sampling(temperature=settings.temperature),
-        seed=settings.seed,
-        max_tokens=settings.max_tokens,
-        progress=report,
-    )
-    write_traces(path, traces, key)
-    return traces
+    return {level: sources[level] for level in levels}
 
 
 def _features(
@@ -350,12 +321,21 @@ def _maxima(level: Level, data: LevelData, view: View, classifier: StepClassifie
     return quiet_maxima(level, classifier.score(data.seen("calibration", view)), data.split("calibration"))
 
 
+def _calibrated(level: Level, view: View, maxima: Sequence[float], alpha: float) -> LevelSettings:
+    """A level with the thresholds of its share of disturbed good traces and of the others that policies ask for."""
+    shares = {share: conformal_threshold(maxima, share) for share in (alpha, *POINTS)}
+    return LevelSettings(
+        level=level,
+        families=view.families,
+        unit=view.unit,
+        threshold=shares[alpha] if shares[alpha] < 1 else None,
+        alpha=alpha,
+        points=tuple((share, shares[share]) for share in POINTS if shares[share] < 1),
+    )
+
+
 def _line(level: Level, row: dict[str, Any], view: View, threshold: float) -> str:
     return (
         f"{level}: {view}  AUROC {row['auroc']:.3f}  AP {row['average_precision']:.3f}  "
         f"recall {row['recall']:.2f} at {threshold:.3f}, disturbs {row['false_alarm_traces']:.1%} of good traces"
     )
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

@@ -5,7 +5,8 @@
   operand elsewhere is not: that is a limit of the label.
 * Circling: a step whose results were all there before, while the answer was never reached. Verification after
   the answer was first reached is not circling but overthinking.
-* Overthinking: a trial answer after the step already equals the final answer, and stays so to the end.
+* Overthinking: a trial answer after the step already equals the final answer, and stays so to the end. Of a trace that
+  was cut before it ended there is no final answer, only the last trial's: what it would have come to is not known.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class StepLabels:
         intra_step: it holds a slip.
         kind: which slip.
         inter_step: it brings nothing new, and the answer was not reached before it.
-        instance: the final answer was already there when it ended.
+        instance: the final answer was already there when it ended; None where the trace did not come to one.
     """
 
     intra_step: bool | None
@@ -97,6 +98,7 @@ def results(text: str) -> set[str]:
 def label_trace(traced: Traced) -> list[StepLabels]:
     """Label every step of a trace."""
     final = first_final(traced)
+    answered = traced.closed and traced.answer is not None
     reached = first_reached(traced)
     labels: list[StepLabels] = []
     seen: set[str] = set()
@@ -109,7 +111,7 @@ def label_trace(traced: Traced) -> list[StepLabels]:
                 intra_step=kind is not None,
                 kind=kind,
                 inter_step=thinking and bool(own) and own <= seen,
-                instance=None if traced.answer is None else final is not None and number >= final,
+                instance=final is not None and number >= final if answered else None,
             )
         )
         seen |= own

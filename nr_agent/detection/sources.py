@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, get_args
 
 from nr_agent.detection.labels import label_trace
@@ -24,6 +25,11 @@ LIMITS: dict[LabelSource, str] = {
     "wrong reasoning passes",
 }
 """What each source cannot tell."""
+
+OWN_SOURCES: Mapping[Level, LabelSource] = MappingProxyType(
+    {"intra_step": "equations", "inter_step": "repetition", "instance": "trial_answers"}
+)
+"""Where `label_trace` has its labels from."""
 
 
 class Label(Record):
@@ -57,15 +63,10 @@ def make_label(
 
 def own_labels(traced: Traced) -> list[Label]:
     """The labels that a trace carries without any judge: checkers, repeated results, and trial answers."""
-    sources: dict[Level, LabelSource] = {
-        "intra_step": "equations",
-        "inter_step": "repetition",
-        "instance": "trial_answers",
-    }
     return [
         make_label(number, level, bool(value), source)
         for number, labels in enumerate(label_trace(traced))
-        for level, source in sources.items()
+        for level, source in OWN_SOURCES.items()
         if (value := labels.of(level)) is not None
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,9 +23,27 @@ def write_traces(path: Path, traces: Sequence[Traced], key: str) -> None:
         key: names what they were made with; `kept_traces` asks for it.
     """
     partial = path.with_suffix(".partial")
-    lines = [{"key": key}, *(asdict(t) | {"problem": t.problem.model_dump()} for t in traces)]
-    partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    partial.write_text("".join(json.dumps(line) + "\n" for line in [{"key": key}, *map(_to_json, traces)]))
     partial.replace(path)
+
+
+def append_traces(path: Path, traces: Sequence[Traced]) -> None:
+    """Write traces behind those of a file that `write_traces` began. A break may leave the last line torn."""
+    with path.open("a") as file:
+        file.writelines(json.dumps(_to_json(traced)) + "\n" for traced in traces)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def begun_traces(path: Path, key: str) -> list[Traced]:
+    """The whole traces of a file that was being appended to, made with the same; none where there are none."""
+    try:
+        lines = path.read_text().split("\n")[:-1]  # behind the last line's end is what was torn
+        if json.loads(lines[0]) == {"key": key}:
+            return [from_json(json.loads(line)) for line in lines[1:]]
+    except (OSError, IndexError, json.JSONDecodeError):
+        pass  # nothing was begun, or nothing that can be gone on from
+    return []
 
 
 def kept_traces(path: Path, key: str) -> list[Traced] | None:
@@ -55,3 +74,7 @@ def from_json(value: dict[str, Any]) -> Traced:
     """A trace from the values of its line."""
     steps = [TracedStep(**step) for step in value.pop("steps")]
     return Traced(**(value | {"problem": Problem(**value["problem"]), "steps": steps}))
+
+
+def _to_json(traced: Traced) -> dict[str, Any]:
+    return asdict(traced) | {"problem": traced.problem.model_dump()}

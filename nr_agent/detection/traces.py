@@ -42,8 +42,8 @@ class Traced:
         seed: seed of the draws.
         ids: all tokens, the prompt's and the answer's among them.
         steps: the steps of the thinking.
-        answer: the extracted answer.
-        closed: whether the model ended its thinking itself.
+        answer: the extracted answer; the last trial's where the trace was cut.
+        closed: whether the model ended its thinking, or its turn, itself. Otherwise the trace was cut.
         answer_tokens: tokens of the answer.
     """
 

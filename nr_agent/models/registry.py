@@ -186,7 +186,7 @@ def load_detector(model: str, engine: TorchEngine, *, folder: str | Path | None 
 
     Raises:
         DetectorError: there is none, or it is broken.
-        DetectorMismatchError: it was fitted on another model.
+        DetectorMismatchError: it was fitted on another model or tokenizer, or with another window.
     """
     from nr_agent.detection.detector import NeuronDetector  # noqa: PLC0415 - imports torch
 

@@ -3,26 +3,33 @@
 import json
 import math
 import random
+import shutil
 import xml.etree.ElementTree as ET
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
 from transformers import AutoTokenizer
 
 from nr_agent.detection.card import Part
+from nr_agent.detection.classifier import conformal_threshold, fewest_good, why_silent
 from nr_agent.detection.collect import as_segment
 from nr_agent.detection.detector import NeuronDetector
-from nr_agent.detection.fit import FitSettings, _hash, fit, split_of
+from nr_agent.detection.fit import FitSettings, fit, fit_traces
 from nr_agent.detection.intervals import rate_interval, wilson
-from nr_agent.detection.labels import slip
+from nr_agent.detection.labels import StepLabels, label_trace, slip
 from nr_agent.detection.metrics import auroc, expected_calibration_error, fpr_at_recall, reliability
 from nr_agent.detection.probes import bag_of_tokens, train_linear
 from nr_agent.detection.quality import at_threshold, false_alarms, first_failure, lead, quiet_maxima
 from nr_agent.detection.reliability import reliability_svg
+from nr_agent.detection.sampled import traces_key
+from nr_agent.detection.sources import LIMITS, OWN_SOURCES
+from nr_agent.detection.splits import fittable, split_of
+from nr_agent.detection.trace_files import write_traces
 from nr_agent.detection.traces import Traced, TracedStep
 from nr_agent.detection.transfer import spoil
 from nr_agent.detection.views import Tokens
+from nr_agent.engine.protocol import Sampling
 from nr_agent.engine.torch_engine import TorchEngine
 from nr_agent.episode import Problem
 from nr_agent.errors import DetectorError, DetectorMismatchError
@@ -182,11 +189,11 @@ def fitted(engine, tmp_path_factory):
 
 def fit_on(engine, traces, out, log=lambda _: None):
     """Fit on traces that are there already."""
-    settings = FitSettings()
-    key = _hash(["tiny", [t.problem.text for t in traces], settings.temperature, settings.max_tokens, settings.seed])
-    lines = [{"key": key}, *(asdict(t) | {"problem": t.problem.model_dump()} for t in traces)]
-    (out / "traces.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return fit(engine, [t.problem for t in traces], out, settings, log=log)
+    settings, problems = FitSettings(), [traced.problem for traced in traces]
+    sampling = Sampling(temperature=settings.temperature)
+    key = traces_key(engine, problems, sampling=sampling, seed=settings.seed, max_tokens=settings.max_tokens)
+    write_traces(out / "traces.jsonl", traces, key)
+    return fit(engine, problems, out, settings, log=log)
 
 
 def test_a_level_at_which_the_model_never_fails_is_left_out_and_the_card_says_so(engine, tmp_path):
@@ -201,6 +208,33 @@ def test_a_level_at_which_the_model_never_fails_is_left_out_and_the_card_says_so
     loaded = NeuronDetector.load(tmp_path, engine)
     assert [level.settings.level for level in loaded.levels] == [level.settings.level for level in detector.levels]
     assert {group.level for group in loaded.manifest.mon.groups} == set(card["levels"])
+
+
+def test_steps_of_traces_that_were_cut_teach_nothing_of_overthinking_and_their_share_is_told(engine, tmp_path):
+    traces = [replace(made(engine, number, "products"), closed=number % 10 > 0) for number in range(90)]
+    told = []
+    fit_on(engine, traces, tmp_path, told.append)
+    assert "10.0% of the traces were cut at 768 tokens, or where the context ended" in told
+    levels = json.loads((tmp_path / "card.json").read_text())["levels"]
+    tested = [traced for traced in traces if split_of(traced.problem.text, 0) == "test"]
+    assert levels["intra_step"]["n"] == sum(len(traced.steps) for traced in tested)
+    assert levels["instance"]["n"] == sum(len(traced.steps) for traced in tested if traced.closed)
+    assert levels["instance"]["n"] < levels["intra_step"]["n"]
+
+
+def test_a_handful_of_failing_or_of_sound_steps_is_not_enough_to_learn_from():
+    def steps(failing, sound):
+        return [StepLabels(True, None, None, None)] * failing + [StepLabels(False, None, None, None)] * sound
+
+    splits = ["train", "held", "calibration", "test"]
+    others = [steps(1, 1), steps(0, 1), steps(1, 1)]
+    assert fittable([steps(5, 5), *others], splits)[0] == ["intra_step"]
+    for failing, sound in ((4, 90), (90, 4)):
+        said = f"{failing} of the 94 steps of the train problems fail, where 5 that fail and 5 that do not are needed"
+        with pytest.raises(DetectorError, match=said):
+            fittable([steps(failing, sound), *others], splits)
+    with pytest.raises(DetectorError, match="0 of the 2 steps of the test problems fail"):
+        fittable([steps(5, 5), *others[:2], steps(0, 2)], splits)
 
 
 def test_a_model_that_never_fails_gives_no_detector(engine, tmp_path):
@@ -246,21 +280,65 @@ def test_where_the_text_gives_it_away_the_card_shows_that(fitted):
 
 def test_the_card_is_written_for_people_too(fitted):
     page = (fitted[0] / "card.md").read_text()
+    card = json.loads((fitted[0] / "card.json").read_text())
+    for level, row in card["levels"].items():
+        known = "-" if row["threshold"] is None else f"{row['threshold']:.3f}"
+        assert f"| {level} | 0.05 | {known} |" in page
+        assert (row["silent"] is None) == (row["threshold"] is not None)
+        assert f"- {level}, by {OWN_SOURCES[level].replace('_', ' ')}: " in page
     for words in ("FPR at 95% recall", "text only", "put in by hand", "a wrong operand in a right equation", "F1"):
         assert words in page
     assert "nan" not in page
     ET.fromstring((fitted[0] / "reliability.svg").read_text())  # noqa: S314 - our own
 
 
-def test_an_unknown_ranking_or_layer_is_refused_before_anything_is_loaded(tmp_path):
-    from typer.testing import CliRunner
+def test_a_level_that_can_never_speak_says_so_and_how_many_good_traces_it_needs(engine, tmp_path):
+    traces = [made(engine, number, "chain_sum", wrong=0.35, again=0) for number in range(50)]
+    told = []
+    labelled = [[replace(label, inter_step=None, instance=None) for label in label_trace(traced)] for traced in traces]
+    detector = fit_traces(
+        engine,
+        traces,
+        labelled,
+        tmp_path,
+        label_sources={"intra_step": "calculator"},
+        source="solutions",
+        log=told.append,
+    )
+    row = json.loads((tmp_path / "card.json").read_text())["levels"]["intra_step"]
+    good = row["calibrated_on"]
+    assert 0 < good < 19
+    assert detector.levels[0].settings.threshold is None
+    said = f"intra_step never speaks at alpha 0.05: {good} good traces to calibrate on, 19 needed"
+    assert said in told
+    assert row["silent"] in said
+    page = (tmp_path / "card.md").read_text()
+    assert f"- {said}." in page
+    assert "| intra_step | 0.05 | - |" in page
+    # Labels are called what they are, and nothing is said of levels that were not fitted.
+    assert f"- intra_step, by calculator: {LIMITS['calculator']}." in page
+    assert detector.manifest.training["labels"] == {"intra_step": "calculator"}
+    for words in ("by equations", "by repetition", "by trial answers", "its own"):
+        assert words not in page
 
-    from nr_agent.cli.main import app
 
-    for option, value in (("--ranking", "depass"), ("--layers", "7")):
-        failed = CliRunner().invoke(app, ["fit", "--out", str(tmp_path), option, value])
-        assert type(failed.exception).__name__ == "ConfigurationError"
-        assert value in str(failed.exception)
+def test_labels_without_a_source_are_refused_before_anything_is_ranked(engine, tmp_path):
+    traces = [made(engine, number, "chain_sum") for number in range(60)]
+    labelled, told = [label_trace(traced) for traced in traces], []
+    with pytest.raises(DetectorError, match="labels of inter_step, instance") as failed:
+        fit_traces(engine, traces, labelled, tmp_path, label_sources={"intra_step": "judge"}, log=told.append)
+    assert "rollouts" in failed.value.hint
+    assert "ranking channels" not in told
+
+
+@pytest.mark.parametrize("alpha", [0.001, 0.02, 0.05, 0.15, 0.3, 0.5])
+def test_a_threshold_needs_as_many_good_traces_as_are_said(alpha):
+    fewest = fewest_good(alpha)
+    assert conformal_threshold([0.5] * fewest, alpha) == 0.5
+    assert conformal_threshold([0.5] * (fewest - 1), alpha) == math.inf
+    assert f"{fewest - 1} good traces to calibrate on, {fewest} needed" in why_silent(alpha, fewest - 1)
+    assert fewest_good(0) == math.inf
+    assert "needed" not in why_silent(alpha, fewest)
 
 
 def test_policies_may_ask_for_more_or_fewer_alarms_and_get_the_next_lower_share(fitted):
@@ -279,6 +357,26 @@ def test_policies_may_ask_for_more_or_fewer_alarms_and_get_the_next_lower_share(
     assert [(one.alpha, one.threshold) for one in asked] == [(0.1, 0.9), (0.2, 0.7), (0.4, 0.5), (0.4, 0.5)]
     with pytest.raises(DetectorError, match="calibrated"):
         detector.at({"intra_step": 0.01})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"fingerprint": "other"}, r"fitted on tiny \(fingerprint other\)"),
+        ({"tokenizer_hash": "0123456789abcdef01"}, r"another vocabulary \(0123456789abcdef\)"),
+        ({"window": 48}, "spectra over 48 tokens"),
+    ],
+)
+def test_a_detector_of_another_model_tokenizer_or_window_is_refused(fitted, engine, tmp_path, change, said):
+    out = fitted[0]
+    shutil.copy(out / "detector.safetensors", tmp_path)
+    manifest = json.loads((out / "detector.json").read_text())
+    (tmp_path / "detector.json").write_text(json.dumps(manifest))
+    assert NeuronDetector.load(tmp_path, engine).id == manifest["id"]
+    (tmp_path / "detector.json").write_text(json.dumps(manifest | change))
+    with pytest.raises(DetectorMismatchError, match=said) as failed:
+        NeuronDetector.load(tmp_path, engine)
+    assert "nr-agent fit --model tiny" in failed.value.hint
 
 
 def test_readings_of_another_detectors_channels_are_refused(fitted):

@@ -31,8 +31,8 @@ def test_a_slip_is_found_and_named(text, kind):
     assert slip(text, 'How many times does the letter "d" appear in the text: "INDIRECT"?') == kind
 
 
-def trace(*steps, answer="7"):
-    traced = Traced(Problem(text="?"), 0, [], answer=answer)
+def trace(*steps, answer="7", closed=True):
+    traced = Traced(Problem(text="?"), 0, [], answer=answer, closed=closed)
     for number, (text, trial) in enumerate(steps):
         traced.steps.append(TracedStep(number, number + 1, text, [0.0], [0.0], trial))
     return traced
@@ -47,6 +47,16 @@ def test_overthinking_begins_where_the_trial_answer_is_final_for_good():
 def test_a_trace_without_an_answer_has_no_overthinking():
     traced = trace(("3+4=7", "7"), answer=None)
     assert [label.instance for label in label_trace(traced)] == [None]
+
+
+def test_a_trace_that_was_cut_has_no_overthinking_whatever_its_last_trial_says():
+    steps = ("1+1=3", "3"), ("3+4=7", "7"), ("3+4=7", "7")
+    ended, cut = (label_trace(trace(*steps, closed=closed)) for closed in (True, False))
+    assert [label.instance for label in ended] == [False, True, True]
+    assert [label.instance for label in cut] == [None] * 3
+    assert [(label.intra_step, label.inter_step) for label in cut] == [
+        (label.intra_step, label.inter_step) for label in ended
+    ]
 
 
 def test_circling_is_a_repeated_result_before_the_answer_and_not_after():

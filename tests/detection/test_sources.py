@@ -49,7 +49,7 @@ def engine():
 
 def trace(*texts, answer="7"):
     steps = [TracedStep(i, i + 1, text, [0.0], [0.0], None) for i, text in enumerate(texts)]
-    return Traced(Problem(text="?", task="chain_sum", seed=3), 0, [], steps, answer=answer)
+    return Traced(Problem(text="?", task="chain_sum", seed=3), 0, [], steps, answer=answer, closed=True)
 
 
 def test_every_source_has_a_limit_and_own_labels_carry_them():
