@@ -355,7 +355,7 @@ def _check_fit(manifest: DetectorManifest, engine: Any) -> None:
     Raises:
         DetectorMismatchError: one of these is another.
     """
-    fit_one = f"fit one for it: nr-agent fit --model {engine.name} --out detectors/{engine.name}"
+    fit_one = f"fit one for it: nr-agent fit --model {getattr(engine, 'folder', None) or engine.name} --out DIR"
     if manifest.fingerprint != engine.fingerprint:
         raise DetectorMismatchError(
             f"this detector was fitted on {manifest.model} (fingerprint {manifest.fingerprint}), "
