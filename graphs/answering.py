@@ -36,9 +36,10 @@ class Answer:
         force = list(state["pending"])
         if not force and not state["closed"]:
             force = self.parts.remedies.closing(boundary=self.parts.at_boundary(ref))
-        if state["lead"]:
-            # The closing words end with a blank line; a thinking that the model closed itself does not.
-            gap = "" if force else STEP_END
+        if state["lead"] or (state["stop"] and not force):
+            # The closing words end with a blank line; a thinking that the model closed itself does not. The one that it
+            # writes next is no end of the answer, be it one of the strings that are.
+            gap = "" if force or state["next_index"] == 1 else STEP_END
             force += self.parts.engine.codec.encode(gap + state["lead"])
         room = self.parts.room(ref.length + len(force))
         if room < 1:

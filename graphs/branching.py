@@ -67,7 +67,7 @@ class Branch:
                     "next_index": state["next_index"] + STRIDE * k,
                     "before": state["next_index"],
                     "pending": pending,
-                    "max_new": max(1, self.control.step_length(state, pending) // width),
+                    "max_new": self.control.step_length(state, pending, forks=width),
                 }
             )
         intervention = make_intervention(

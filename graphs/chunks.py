@@ -37,9 +37,10 @@ class Chunks:
         self.ended = False
         self._line = "main"
         self._others: dict[str, str] = {}
-        self._turn = ""  # the text of the answer's step
+        self._turns: dict[str, str] = {}  # the text of each branch's answer
         self._gap = ""  # space behind the last thought: it is said with the next, and not at the end
         self._begun = False
+        self._thought = ""
 
     def take(self, event: Mapping[str, Any]) -> list[AIMessageChunk]:
         """The chunks of an event of the custom stream; most have none."""
@@ -50,7 +51,7 @@ class Chunks:
             text = "".join(part["text"] for part in event["parts"])
             if event["kind"] == "think":
                 return self._think(event["branch"], text)
-            self._turn += text
+            self._turns[event["branch"]] = self._turns.get(event["branch"], "") + text
         elif kind == "nr.intervention" and event["intervention"]["kept"] is not None:
             self._line = event["intervention"]["kept"]
             others, self._others = self._others, {}
@@ -76,6 +77,7 @@ class Chunks:
         if branch != self._line:
             self._others[branch] = self._others.get(branch, "") + text
             return []
+        self._thought += text
         text = self._gap + text if self._begun else text.lstrip()
         said = text.rstrip()
         self._gap = text[len(said) :]
@@ -85,7 +87,11 @@ class Chunks:
     def _end(self, report: Mapping[str, Any]) -> list[AIMessageChunk]:
         # Not from the store: it may keep no texts, or others.
         codec = self.parts.engine.codec
-        reply = read_reply(self._turn, codec, report["episode_id"], stop=self.stop, tools=self.tools)
+        turn = self._turns.get(self._line, "")
+        reply = read_reply(turn, codec, report["episode_id"], stop=self.stop, tools=self.tools)
+        if self.tools and not turn:  # a model that never closes its thinking calls where it ended its turn
+            called = read_reply(self._thought, codec, report["episode_id"], stop=self.stop, tools=True)
+            reply = called if called.calls or called.broken else reply
         # Without a turn for the answer, the answer is in the thoughts.
         text = reply.text or ("" if reply.calls or reply.broken else report["answer"] or "")
         usage = report["usage"]

@@ -68,14 +68,19 @@ class Control:
         return None
 
     def room(self, state: Mapping[str, Any]) -> int:
-        """Tokens of the context that are left for thinking: room to close it and to answer is kept."""
-        reserve = len(self.parts.remedies.closing(boundary=False)) + int(state["budget"]["max_answer_tokens"])
+        """Tokens of the context that are left for thinking: room to close it and to answer is kept.
+
+        For the answer that is as much as it may be long, and at most a quarter of the context: a budget that allows
+        for an answer of any length leaves room to think, too.
+        """
+        answer = min(int(state["budget"]["max_answer_tokens"]), self.parts.engine.capabilities.context // 4)
+        reserve = len(self.parts.remedies.closing(boundary=False)) + answer
         return self.parts.room(int(state["sequence"]["length"])) - reserve
 
-    def step_length(self, state: Mapping[str, Any], pending: Sequence[int]) -> int:
-        """Most tokens that the next step may sample."""
+    def step_length(self, state: Mapping[str, Any], pending: Sequence[int], *, forks: int = 1) -> int:
+        """Most tokens that the next step may sample; of forks each, which share what is left of the budget."""
         budget = Budget.model_validate(state["budget"])
-        left = budget.max_tokens - int(state["counters"]["tokens"]) - len(pending)
+        left = (budget.max_tokens - int(state["counters"]["tokens"])) // forks - len(pending)
         return max(1, min(budget.max_step_tokens, left, self.room(state) - len(pending)))
 
     def _decide(self, state: Mapping[str, Any]) -> Decision:

@@ -6,6 +6,7 @@ All of it can be made anew: sequences from the store, observers by beginning to 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -16,7 +17,10 @@ KEPT = 9
 """How many steps can be taken back with the observer's memory as it was: one more than a branch may go back."""
 
 LIMIT = 1024
-"""How many episodes are remembered: some wait for a person who never answers, some streams are not read to the end."""
+"""How many episodes are remembered beside those at work: some wait for a person who never answers, some are left."""
+
+LEFT_AFTER = 600.0
+"""Seconds after which an episode that nobody worked on, though it waits for nobody, counts as left."""
 
 
 @dataclass
@@ -44,6 +48,14 @@ class Watch:
 class _Episode:
     watches: dict[str, Watch] = field(default_factory=dict)
     sequences: dict[str, SequenceRef] = field(default_factory=dict)
+    steps: int = 0  # the step of the highest number that was recorded, and one more
+    at_work: int = 0
+    aside: bool = False
+    used: float = field(default_factory=time.monotonic)
+
+    def left(self, now: float) -> bool:
+        """Whether it may be forgotten: nobody works on it, and nobody will at once."""
+        return not self.at_work and (self.aside or now - self.used > LEFT_AFTER)
 
 
 class Memory:
@@ -89,11 +101,46 @@ class Memory:
     def enter(self, episode_id: str) -> list[SequenceRef]:
         """An episode is worked on. Returns sequences to close, of an episode that nobody came back to."""
         with self._lock:
-            self._episode(episode_id)
+            entered = self._episode(episode_id)
+            entered.at_work += 1
+            entered.aside = False
             if len(self._episodes) <= LIMIT:
                 return []
-            oldest = next(iter(self._episodes))
-            return list(self._episodes.pop(oldest).sequences.values())
+            now = time.monotonic()
+            oldest = next((name for name, episode in self._episodes.items() if episode.left(now)), None)
+            return [] if oldest is None else list(self._episodes.pop(oldest).sequences.values())
+
+    def leave(self, episode_id: str) -> None:
+        """An episode is no longer worked on, for now."""
+        with self._lock:
+            if (episode := self._episodes.get(episode_id)) is not None:
+                episode.at_work = max(0, episode.at_work - 1)
+
+    def lay_aside(self, episode_id: str) -> None:
+        """An episode waits for somebody who may never come."""
+        with self._lock:
+            self._episode(episode_id).aside = True
+
+    def recorded(self, episode_id: str, step: int) -> None:
+        """A step was written down."""
+        with self._lock:
+            episode = self._episode(episode_id)
+            episode.steps = max(episode.steps, step + 1)
+
+    def is_behind(self, episode_id: str, next_index: int) -> bool:
+        """Whether steps were written down that a state with this next one knows nothing of."""
+        with self._lock:
+            return self._episode(episode_id).steps > next_index
+
+    def go_back(self, episode_id: str, branch: str, next_index: int, *, same_line: bool) -> None:
+        """The episode stands before a step again; on another line than it was, the watches begin anew."""
+        if same_line:
+            self.rewind(episode_id, branch, before=next_index)
+        with self._lock:
+            episode = self._episode(episode_id)
+            episode.steps = next_index
+            if not same_line:
+                episode.watches.clear()
 
     def hold(self, episode_id: str, ref: SequenceRef) -> None:
         """Remember a sequence, so that it is closed in the end."""
@@ -122,5 +169,6 @@ class Memory:
 
     def _episode(self, episode_id: str) -> _Episode:
         episode = self._episodes.pop(episode_id, None) or _Episode()
+        episode.used = time.monotonic()
         self._episodes[episode_id] = episode
         return episode

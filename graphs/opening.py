@@ -24,6 +24,7 @@ from nr_agent.graphs.replies import lead
 from nr_agent.graphs.state import ReasonerState
 from nr_agent.graphs.stream import OpenEvent
 from nr_agent.ids import new_id
+from nr_agent.tokens import THINK
 
 
 class Open:
@@ -62,10 +63,19 @@ class Open:
         sampling = read_sampling(context.sampling, self.parts.sampling)
         stop = read_stop(context.stop)
         begun = lead(context.tools, context.tool_choice)
-        prompt = self._render(state["messages"], context)
+        turns = to_template(state["messages"], calls=self.parts.engine.codec.takes_tools)
+        prompt = self._render(turns, context)
         self._check_length(len(prompt))
         episode_id = new_id()
-        self._begin(episode_id, problem, seed, budget, sampling, config)
+        settings = {
+            **self.settings,
+            "budget": budget.model_dump(mode="json"),
+            "sampling": plain(sampling),
+            # What the model saw besides the problem: a row of training data holds the problem alone.
+            "turns": len(turns),
+            "tools": len(context.tools),
+        }
+        self._begin(episode_id, problem, seed, settings, config)
         with self.parts.guard(episode_id):
             sequence = self.parts.hold(episode_id, self.parts.engine.open(prompt, seed=seed))
             self._add_prompt(episode_id, problem, prompt)
@@ -101,6 +111,9 @@ class Open:
             "answer": None,
             "forks": [],
         }
+        if begun and self.parts.engine.codec.control(THINK) is None:
+            # A model that was never taught to think would make its call, or say something else, as its thinking.
+            return opened | {"closed": True, "next": "answer"}
         spent = self.control.spent({**opened, "remaining_steps": state["remaining_steps"]})
         return opened if spent is None else {**opened, "next": "answer", "stop_reason": spent}
 
@@ -113,19 +126,12 @@ class Open:
                 hint="shorten the problem, or choose a model with a longer context",
             )
 
-    def _render(self, messages: Sequence[AnyMessage], context: ReasonerContext) -> list[int]:
+    def _render(self, turns: list[dict[str, Any]], context: ReasonerContext) -> list[int]:
         codec = self.parts.engine.codec
-        turns = to_template(messages, calls=codec.takes_tools)
         return codec.render(turns, context.tools) if context.tools else codec.render(turns)
 
     def _begin(
-        self,
-        episode_id: str,
-        problem: Problem,
-        seed: int,
-        budget: Budget,
-        sampling: Sampling,
-        config: RunnableConfig,
+        self, episode_id: str, problem: Problem, seed: int, settings: dict[str, Any], config: RunnableConfig
     ) -> None:
         engine, detector = self.parts.engine, self.parts.detector
         thread = config.get("configurable", {}).get("thread_id")
@@ -138,11 +144,7 @@ class Open:
                 detector=detector.id if detector else None,
                 policy=self.parts.policies.name if self.parts.control else None,
                 seed=seed,
-                settings={
-                    **self.settings,
-                    "budget": budget.model_dump(mode="json"),
-                    "sampling": plain(sampling),
-                },
+                settings=settings,
                 thread_id=None if thread is None else str(thread),
             ),
             wait=False,  # `settle` sees to it where a checkpoint will speak of it

@@ -66,17 +66,21 @@ class Parts:
     def sequence(self, state: Mapping[str, Any]) -> SequenceRef:
         """The sequence of a state, as the state knows it.
 
-        A node that runs a second time finds it longer than that, and takes the rest back; after a restart it
-        is unknown, and is made again from the store.
+        A node that runs a second time finds more than that, and so does who goes back in time: what is there may be
+        another line by now. After a restart nothing is there. In all these cases it is made again from the store.
         """
         ref = SequenceRef.model_validate(state["sequence"])
         try:
             length = len(self.engine.tokens(ref))
         except UnknownSequenceError:
-            length = -1
-        if length < ref.length:
             return self._restore(state, ref)
-        return self.engine.rollback(ref, to=ref.length) if length > ref.length else ref
+        forked = "before" in state  # a fork's steps have numbers of their own
+        if length == ref.length and (forked or not self.memory.is_behind(state["episode_id"], state["next_index"])):
+            return ref
+        if forked and length > ref.length:
+            return self.engine.rollback(ref, to=ref.length)
+        self.close(state["episode_id"], ref)
+        return self._restore(state, ref)
 
     def at_boundary(self, ref: SequenceRef) -> bool:
         """Whether a sequence ends where a step ends: after a blank line, or where the thinking was opened."""
@@ -113,6 +117,7 @@ class Parts:
     def record(self, episode_id: str, step: Step, look: Look | None = None) -> None:
         """Write a step with its events down, and tell the stream."""
         look = look or Look()
+        self.memory.recorded(episode_id, step.index)
         self.store.add(episode_id, step.model_copy(update={"readings": look.summaries}), *look.events)
         writer = get_stream_writer()
         writer(
@@ -165,13 +170,14 @@ class Parts:
 
         The store's writer waits a little for company: a process that is killed in the meantime could not be resumed.
         """
-        if get_config().get("configurable", {}).get("thread_id") is not None:
+        if _resumable():
             self.store.flush()
 
     def wait(self, episode_id: str) -> None:
         """An episode is laid aside until a person has answered; whoever writes into it goes on with it."""
         usage = measure_usage(self.episode(episode_id).steps)
         self.store.finish(episode_id, status="waiting", usage=usage)
+        self.memory.lay_aside(episode_id)
 
     def leave(self, episode_id: str) -> None:
         """Close an episode whose run nobody follows any more."""
@@ -183,43 +189,49 @@ class Parts:
 
         Args:
             episode_id: the episode.
-            beside_others: other nodes of the episode run at the same time. What they think counts when the
-                episode is resumed, so its sequences stay open when this node fails.
+            beside_others: other nodes of the episode run at the same time. What they think counts where the
+                episode can be resumed, so there its sequences stay open when this node fails.
         """
         self._enter(episode_id)
+        keep = beside_others and _resumable()
         try:
             yield
             self.settle()
         except BaseException as error:
-            self._end_by(error, episode_id, beside_others)
+            self._end_by(error, episode_id, keep)
             raise
+        finally:
+            self.memory.leave(episode_id)
 
     @asynccontextmanager
     async def aguard(self, episode_id: str, *, beside_others: bool = False) -> AsyncIterator[None]:
         """`guard` for coroutines: what may wait for the database waits in a thread. It does not `settle`."""
         self._enter(episode_id)
+        keep = beside_others and _resumable()
         try:
             yield
         except GeneratorExit as error:
-            self._end_by(error, episode_id, beside_others)  # the loop is gone: there is nothing to wait in
+            self._end_by(error, episode_id, keep)  # the loop is gone: there is nothing to wait in
             raise
         except BaseException as error:
-            await to_its_end(self._end_by, error, episode_id, beside_others)
+            await to_its_end(self._end_by, error, episode_id, keep)
             raise
+        finally:
+            self.memory.leave(episode_id)
 
     def _enter(self, episode_id: str) -> None:
         tell_followers(episode_id)
         for left in self.memory.enter(episode_id):
             self.engine.close(left)
 
-    def _end_by(self, error: BaseException, episode_id: str, beside_others: bool) -> None:
+    def _end_by(self, error: BaseException, episode_id: str, keep: bool) -> None:
         if isinstance(error, GraphBubbleUp):
             return  # an interrupt, say: no error
         if isinstance(error, _INTERRUPTIONS):
             self._finish(episode_id, "interrupted", None, "cancelled")
         else:
             reason = f"{type(error).__name__}: {error}"
-            self._finish(episode_id, "failed", "error", reason, close=not beside_others)
+            self._finish(episode_id, "failed", "error", reason, close=not keep)
 
     def _finish(
         self, episode_id: str, status: EpisodeStatus, reason: StopReason | None, error: str, *, close: bool = True
@@ -245,9 +257,13 @@ class Parts:
                 hint="resume with the store that the episode was begun in (a file or a server, not memory)",
             )
         if "before" not in state:
-            # What was thought behind this point, and was never saved or is gone back behind, is no part of it.
-            behind = [step.index for step in episode.kept if step.index >= before]
-            self.store.discard(episode.id, behind)
+            # What was thought behind this point or beside it, and was never saved or is gone back behind, is no part of
+            # it; what was taken back since is one again.
+            there = {step.index for step in line}
+            again = [step.model_copy(update={"discarded": False}) for step in line if step.discarded]
+            self.store.discard(episode.id, [step.index for step in episode.kept if step.index not in there])
+            self.store.add(episode.id, *again)
+            self.memory.go_back(episode.id, state["branch"], before, same_line=not again)
         restored = self.engine.restore([token for step in line for token in step.ids], seed=state["seed"])
         self.memory.hold(episode.id, restored)
         return restored
@@ -258,6 +274,11 @@ class Parts:
             parts.append(Part(provenance=provenance, text=self.engine.codec.decode(step.ids[at : at + length])))
             at += length
         return parts
+
+
+def _resumable() -> bool:
+    """Whether the run has checkpoints to go on from."""
+    return get_config().get("configurable", {}).get("thread_id") is not None
 
 
 def make_intervention(state: Mapping[str, Any], kind: str, *, mode: str, position: int, **facts: Any) -> Intervention:

@@ -19,6 +19,7 @@ from nr_agent.graphs.replies import Reply, read_reply
 from nr_agent.graphs.state import ReasonerState, ReasoningReport
 from nr_agent.graphs.stream import StopEvent
 
+_BROKEN = "\ufffd"
 _BUDGETS = ("token_budget", "step_budget", "time_budget", "context")
 
 
@@ -73,16 +74,27 @@ class Record:
         return {"messages": [_message(episode, reply, thoughts, report, usage)], "reasoning": report}
 
     def _reply(self, episode: Episode, state: ReasonerState) -> Reply:
-        turn = "".join(step.text for step in episode.kept if step.kind == "answer")
+        def read(kind: str) -> Reply:
+            turn = "".join(step.text for step in episode.kept if step.kind == kind)
+            return read_reply(turn, self.parts.engine.codec, episode.id, stop=state["stop"], tools=tools)
+
         # An episode that was laid aside by an older version knows nothing of tools.
         tools = state.get("tools", False)
-        return read_reply(turn, self.parts.engine.codec, episode.id, stop=state["stop"], tools=tools)
+        reply = read("answer")
+        if tools and not any(step.kind == "answer" for step in episode.kept):
+            # A model that never closes its thinking calls where it ended its turn.
+            called = read("think")
+            reply = called if called.calls or called.broken else reply
+        return reply
 
     def _thoughts(self, episode: Episode) -> str:
         """What was thought, without the token that ended the turn: models that were never taught to think write it."""
         codec = self.parts.engine.codec
         thinking = [step for step in episode.kept if step.kind == "think"]
         text = "".join(step.text for step in thinking)
+        ids = [token for step in thinking for token in step.ids]
+        if _BROKEN in text and all(token >= 0 for token in ids):
+            text = codec.decode(ids)  # a step that was cut inside a character is none by itself
         last = thinking[-1].ids[-1:] if thinking else []
         return (text.removesuffix(codec.decode(last)) if codec.end_ids.issuperset(last) else text).strip()
 

@@ -37,15 +37,16 @@ def read_reply(turn: str, codec: TextCodec, episode_id: str, *, stop: Sequence[s
     """The reply in the text of an answer's step.
 
     Args:
-        turn: from what closed the thinking to the token that ended the turn.
+        turn: from what closed the thinking, if anything did, to the token that ended the turn.
         codec: of the engine.
         episode_id: calls are named after it.
         stop: strings that end the answer; they are no part of it.
         tools: whether there were tools to call; otherwise a call is text like any other.
     """
     ending = next((end for token in codec.end_ids if turn.endswith(end := codec.decode([token]))), "")
-    # The first of these closed the thinking: the answer is behind it.
-    _, _, written = turn.removesuffix(ending).partition(END_THINK)
+    # The first of these closed the thinking: the answer is behind it. A model that does not think writes none.
+    before, closed, behind = turn.removesuffix(ending).partition(END_THINK)
+    written = behind if closed else before
     text = before_stop(written.strip(), stop)
     return _read_calls(text, episode_id) if tools else Reply(text.strip())
 

@@ -96,7 +96,6 @@ class SlotCache(Cache):
 
     def resize(self, slots: int, capacity: int) -> None:
         """Give the arena another shape; what fits into it is kept."""
-        self.slots, self.capacity = slots, capacity
         for store in (self.keys, self.values):
             for layer, old in enumerate(store):
                 if old is None or (old.shape[0] == slots and old.shape[2] == capacity):
@@ -105,6 +104,8 @@ class SlotCache(Cache):
                 kept, seen = min(slots, old.shape[0]), min(capacity, old.shape[2])
                 new[:kept, :, :seen] = old[:kept, :, :seen]
                 store[layer] = new
+        # At last: where the memory ran out half-way, what is there is not taken for larger than it is.
+        self.slots, self.capacity = slots, capacity
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Length of the view; positions are always given explicitly, so no model derives them from it."""

@@ -22,6 +22,9 @@ from nr_agent.errors import EngineError, NRAgentError
 PATIENCE = 512
 """Passes that a step without a slot waits while others go on in theirs: a slot taken from them costs as much."""
 
+IDLE = 1.0
+"""Seconds without a step after which the engine's thread ends."""
+
 GAP = 0.02
 """Seconds without another step after which those that came together are taken to be all there."""
 LONGEST_HOLD = 0.25
@@ -114,8 +117,9 @@ class Scheduler:
         with self._wake:
             self._stopped = True
             self._wake.notify()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
         for job in (*self._active, *self._waiting):
             job.future.cancel()
             self._release(job, keep=False)
@@ -126,7 +130,11 @@ class Scheduler:
         while True:
             with self._wake:
                 while not self._stopped and (self._guests or not (self._waiting or self._active)):
-                    self._wake.wait()
+                    idle = not (self._waiting or self._active)
+                    if not self._wake.wait(IDLE if idle else None) and not (self._waiting or self._active):
+                        # A thread keeps all that it works with, the model too; the next step starts another one.
+                        self._thread = None
+                        return
                 if not self._active:
                     self._gather()
                 if self._stopped:

@@ -53,6 +53,13 @@ class Limits:
     chunk: int = 512
     memory: int | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("slots", "batch", "chunk"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(
+                    f"Limits({name}={getattr(self, name)}) leaves room for no step", hint=f"take {name}=1 or more"
+                )
+
 
 class TorchEngine:
     """Extends sequences step by step on a local model. All methods may be called from any thread.

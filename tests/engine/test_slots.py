@@ -10,6 +10,8 @@ from nr_agent.engine import scheduler
 from nr_agent.engine.cache import SlotCache
 from nr_agent.engine.protocol import ExtendRequest, Sampling, StopSpec
 from nr_agent.engine.sequences import RECENT, Sequences, SequenceState
+from nr_agent.engine.torch_engine import Limits
+from nr_agent.errors import ConfigurationError
 from nr_agent.neurons.tap import ChannelPlan
 
 WARM = Sampling(temperature=1.0)
@@ -153,3 +155,50 @@ def test_who_has_just_ended_a_step_keeps_the_slot_while_others_think():
     assert second.slot is None
     second.ended = third.ended = sequences.passes
     assert sequences.place(second) == 1  # somebody must go
+
+
+def test_memory_that_ends_while_the_arena_grows_leaves_it_usable(monkeypatch):
+    cache = SlotCache(2, slots=2, capacity=4)
+
+    def write(slots, length):
+        cache.begin(slots, torch.arange(length).expand(len(slots), -1), length)
+        for layer in range(2):
+            cache.update(*2 * [torch.ones(len(slots), 1, length, 2)], layer)
+
+    write([0, 1], 4)
+    grow, grown = torch.Tensor.new_zeros, []
+
+    def out_of_memory(tensor, *shape, **options):
+        grown.append(shape)
+        if len(grown) == 2:
+            raise torch.OutOfMemoryError("no room")
+        return grow(tensor, *shape, **options)
+
+    monkeypatch.setattr(torch.Tensor, "new_zeros", out_of_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        write([0, 1], 6)
+    assert (cache.slots, cache.capacity) == (2, 4)
+    write([0, 1], 4)  # what fits into it goes on
+    write([0, 1], 6)  # and what does not, once there is room
+    assert {tensor.shape[2] for tensor in (*cache.keys, *cache.values)} == {8}
+
+
+def test_an_engine_that_nobody_asks_keeps_no_thread(make_engine, monkeypatch):
+    monkeypatch.setattr(scheduler, "IDLE", 0.01)
+    loaded = make_engine("qwen3")
+    lines = []
+    for seed in (1, 1):
+        ref = loaded.open([40, 41, 42], seed=seed)
+        lines.append(loaded.extend(ref, stop=StopSpec(max_new=3), sampling=WARM).ids)
+        loaded.close(ref)
+        thread = loaded._scheduler._thread
+        if thread is not None:
+            thread.join(PATIENCE)
+        assert loaded._scheduler._thread is None
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.parametrize("name", ["slots", "batch", "chunk"])
+def test_limits_that_leave_no_room_for_a_step_are_refused(name):
+    with pytest.raises(ConfigurationError, match=f"{name}=0"):
+        Limits(**{name: 0})

@@ -49,9 +49,9 @@ def test_full_context_ends_with_an_answer_inside_it(solve):
 
 
 def test_context_without_room_to_think_still_answers(solve):
-    run = solve(ScriptedEngine(endless, context=130), budget=Budget(max_answer_tokens=1000))
+    run = solve(ScriptedEngine(endless, context=90), budget=Budget(max_answer_tokens=1000))
     assert run.report["stop_reason"] == "context" and run.report["steps"] == 0
-    assert len(run.episode.ids) <= 130
+    assert len(run.episode.ids) <= 90
 
 
 def test_answer_that_is_cut_falls_back_on_what_the_thinking_stated(solve):

@@ -313,6 +313,16 @@ def test_conversation_before_the_problem_is_rendered(store):
     assert len(output["messages"]) == 5
 
 
+def test_an_episode_says_how_many_turns_and_tools_the_model_saw(store):
+    reasoner = create_reasoner(ScriptedEngine(["a"], tools=True), store=store)
+    talk = [("system", "Be brief."), ("user", "1+1?"), ("ai", "2"), ("user", "and 2+2?")]
+    tool = {"type": "function", "function": {"name": "add", "description": "d", "parameters": {}}}
+    for messages, tools, seen in ((talk[-1:], [], (1, 0)), (talk, [], (4, 0)), (talk[-1:], [tool, tool], (1, 2))):
+        output = reasoner.invoke({"messages": messages}, {"configurable": {"nr_agent": {"tools": tools}}})
+        kept = store.get(output["reasoning"]["episode_id"]).settings
+        assert (kept["turns"], kept["tools"]) == seen
+
+
 def test_facts_of_a_run_reach_its_episode(solve):
     run = solve(
         ScriptedEngine(["a"], answer="\\boxed{4}"),
