@@ -90,8 +90,8 @@ class Chunks:
         turn = self._turns.get(self._line, "")
         reply = read_reply(turn, codec, report["episode_id"], stop=self.stop, tools=self.tools)
         if self.tools and not turn:  # a model that never closes its thinking calls where it ended its turn
-            called = read_reply(self._thought, codec, report["episode_id"], stop=self.stop, tools=True)
-            reply = called if called.calls or called.broken else reply
+            ended = read_reply(self._thought, codec, report["episode_id"], stop=self.stop, tools=True)
+            reply = ended if ended.calls or ended.broken else reply
         # Without a turn for the answer, the answer is in the thoughts.
         text = reply.text or ("" if reply.calls or reply.broken else report["answer"] or "")
         usage = report["usage"]

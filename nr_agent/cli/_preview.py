@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 from nr_agent.cli._output import sanitise
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from nr_agent.engine.protocol import TextCodec
     from nr_agent.episode import Episode
+    from nr_agent.export.rows import Row
     from nr_agent.store import EpisodeStore
 
 _MOST = 2000
@@ -25,45 +28,51 @@ def show(
     store: EpisodeStore, count: int, wanted: Any, codec: TextCodec | None, *, format: Any, mask: Any, outcome: Any
 ) -> int:
     """Print the first episodes of an export with what the mask does to them, in words and in colours; their number."""
-    from nr_agent.export.formats import UNTRAINED  # noqa: PLC0415 - keeps --help quick
+    from nr_agent.export.formats import UNTRAINED, build_rows  # noqa: PLC0415 - keeps --help quick
+    from nr_agent.export.manifest import describe_mask  # noqa: PLC0415
+    from nr_agent.export.rows import Refused  # noqa: PLC0415
     from nr_agent.export.selection import check_choices, select_episodes  # noqa: PLC0415
 
     check_choices(format, mask, outcome)
     console, shown = _console(), 0
     for episode in itertools.islice(select_episodes(store, outcome, wanted), count):
+        if not shown:
+            _line(console, f"mask {mask}: {describe_mask(format, mask)}", "bold")
         shown += 1
         _line(console, f"== {sanitise(episode.id)}", "bold")
+        try:
+            rows = build_rows(episode, format, mask, codec)
+        except Refused as reason:
+            _line(console, f"left out: {reason}", "bright_black")
+            continue
         if format == "preference" or format in UNTRAINED:
-            _rows(console, episode, codec, format, mask)
+            _rows(console, rows)
         else:
-            _spans(console, episode, codec, mask)
+            # A message has no mask inside: what is in it is trained.
+            _spans(console, episode, codec, mask, said=format == "messages")
     return shown
 
 
-def _spans(console: Console, episode: Episode, codec: TextCodec | None, mask: Any) -> None:
+def _spans(console: Console, episode: Episode, codec: TextCodec | None, mask: Any, *, said: bool) -> None:
     from nr_agent.export.masks import spans  # noqa: PLC0415 - keeps --help quick
-    from nr_agent.export.rows import span_text  # noqa: PLC0415
-    from nr_agent.tokens import END_THINK  # noqa: PLC0415
+    from nr_agent.export.rows import Refused, closes_by, span_text  # noqa: PLC0415
 
-    end_think = codec.control(END_THINK) if codec is not None else None
-    for span in spans(episode, mask, end_think=end_think):
-        text = span_text(span, codec)
+    for span in spans(episode, mask, closes=closes_by(codec)):
+        try:
+            text = span_text(span, codec)
+        except Refused:  # a row that is not cut needs no tokenizer; only this view would
+            text = None
         if text is None:
             text = f"{len(span.ids)} tokens of: {span.step.text}"
+        treatment = span.treatment
+        if said and treatment == "mask" and span.step.kind != "prompt":
+            treatment = "train"
         note = " failed" if span.failed else ""
-        head = f"{span.treatment:6} {span.step.index:>3} {span.provenance}{note} ({len(span.ids)}): "
-        _line(console, head, "", _shown(text), _STYLES[span.treatment])
+        head = f"{treatment:6} {span.step.index:>3} {span.provenance}{note} ({len(span.ids)}): "
+        _line(console, head, "", _shown(text), _STYLES[treatment])
 
 
-def _rows(console: Console, episode: Episode, codec: TextCodec | None, format: Any, mask: Any) -> None:
-    from nr_agent.export.formats import build_rows  # noqa: PLC0415 - keeps --help quick
-    from nr_agent.export.rows import Refused  # noqa: PLC0415
-
-    try:
-        rows = build_rows(episode, format, mask, codec)
-    except Refused as reason:
-        _line(console, f"left out: {reason}", "bright_black")
-        return
+def _rows(console: Console, rows: Sequence[Row]) -> None:
     for row in rows:
         for name, value in row.fields.items():
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

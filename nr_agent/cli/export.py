@@ -13,7 +13,7 @@ from nr_agent.cli._preview import show
 if TYPE_CHECKING:
     from nr_agent.engine.protocol import TextCodec
     from nr_agent.export import Manifest
-    from nr_agent.store import EpisodeStore
+    from nr_agent.store import EpisodeFilter, EpisodeStore
 
 _EMPTY = "see nr-agent episodes ls; --outcome any lets every answer in, and --overwrite replaces an export"
 
@@ -66,7 +66,7 @@ def export(
     with EpisodeStore(store, create=False) as opened:
         # Only these need one, and loading it takes seconds.
         needed = verify or mask == "clean" or format in ("axolotl", "preference", "stepwise") or tokenizer
-        loaded = _load_tokenizer(opened, tokenizer) if needed else None
+        loaded = _load_tokenizer(opened, tokenizer, wanted, outcome) if needed else None
         codec = _codec(loaded) if loaded is not None else None
         if preview:
             if not show(opened, preview, wanted, codec, **choices):
@@ -103,15 +103,24 @@ def _report(manifest: Manifest) -> None:
         typer.echo(f"{count} left out: {reason}", err=True)
 
 
-def _load_tokenizer(store: EpisodeStore, name: str | None) -> Any:
+def _load_tokenizer(store: EpisodeStore, name: str | None, wanted: EpisodeFilter, outcome: Any) -> Any:
+    """The tokenizer that is named, or that of the model that thought the newest of the episodes."""
     from nr_agent.errors import ModelError  # noqa: PLC0415 - beside its use
+    from nr_agent.export.selection import find_newest  # noqa: PLC0415 - keeps --help quick
     from nr_agent.models.registry import find_model  # noqa: PLC0415 - keeps --help quick
-    from nr_agent.store import EpisodeFilter  # noqa: PLC0415 - imports SQLAlchemy
 
     if name is None:
-        newest = next(store.find(EpisodeFilter(status="completed", limit=1)), None)
+        newest = find_newest(store, outcome, wanted)
         name = newest.model if newest is not None and newest.model else "nano"
-    folder = find_model(name)
+        try:
+            folder = find_model(name)
+        except ModelError as error:
+            raise ModelError(
+                f"the episodes were thought by {name!r}, whose tokenizer is not found",
+                hint="say where that model is: --tokenizer FOLDER",
+            ) from error
+    else:
+        folder = find_model(name)
     from transformers import AutoTokenizer  # noqa: PLC0415 - slow to import
 
     try:

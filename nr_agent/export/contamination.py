@@ -90,6 +90,10 @@ class Decontamination:
                 f"the benchmark file {path} cannot be read: {reason}",
                 hint="give JSON, JSON lines or Parquet with a field problem, or text with a problem a line",
             ) from error
+        if not any(_words(text) for text in texts):
+            raise ExportError(
+                f"the benchmark file {path} has no problem in it", hint="see that it was downloaded whole"
+            )
         for text in texts:
             words = _words(text)
             if 0 < len(words) < self.ngram:
@@ -110,7 +114,7 @@ def _runs(words: tuple[str, ...], size: int) -> Iterable[tuple[str, ...]]:
 def _texts(path: Path) -> Iterator[str]:
     if path.suffix == ".json":
         rows = json.loads(path.read_bytes())
-        rows = rows if isinstance(rows, list) else rows.get("samples", [rows])
+        rows = rows.get("samples", [rows]) if isinstance(rows, dict) else rows if isinstance(rows, list) else [rows]
     elif path.suffix in (".jsonl", ".parquet"):
         rows = read_rows(path)
     else:
@@ -122,6 +126,8 @@ def _texts(path: Path) -> Iterator[str]:
 def _text_of(row: Any) -> str:
     if isinstance(row, str):
         return row
+    if not isinstance(row, dict):
+        raise ValueError(f"a row is no object, but {row!r:.40}")
     value = next((row[name] for name in _FIELDS if row.get(name)), None)
     if isinstance(value, list):
         value = "\n".join(str(turn["content"]) for turn in value if turn.get("role") == "user")

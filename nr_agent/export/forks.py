@@ -15,11 +15,13 @@ class Fork:
         start: absolute position at which the two lines part.
         rejected: the steps that lost, in order.
         wrong: whether a recheck says that they are wrong, rather than only less liked.
+        confirmed: whether a recheck came to the same: there was nothing wrong with them.
     """
 
     start: int
     rejected: tuple[Step, ...]
     wrong: bool
+    confirmed: bool = False
 
     @property
     def discarded(self) -> bool:
@@ -50,16 +52,21 @@ def find_forks(episode: Episode) -> list[Fork]:
         own = next((line for line in lines if line[-1] is before and before.branch == step.branch), None)
         if own is not None:
             own.append(step)
-    return [Fork(line[0].start, tuple(line), line[0].index in changed) for line in lines]
+    confirmed = _rechecked(episode, "confirmed")
+    return [Fork(line[0].start, tuple(line), line[0].index in changed, line[0].index in confirmed) for line in lines]
 
 
 def changed_steps(episode: Episode) -> set[int]:
     """Steps that a recheck answered and came out differently: they are wrong as far as anybody knows."""
+    return _rechecked(episode, "changed")
+
+
+def _rechecked(episode: Episode, outcome: str) -> set[int]:
     places = {event.id: event.step for event in episode.events}
     return {
         places.get(one.event_id or "", one.step)
         for one in episode.interventions
-        if one.kind == "recheck" and one.outcome == "changed"
+        if one.kind == "recheck" and one.outcome == outcome
     }
 
 

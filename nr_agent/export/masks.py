@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from nr_agent.episode import Episode, Provenance, Step
+from nr_agent.tokens import END_THINK
 
 Mask = Literal["respond", "internalize", "clean", "full"]
 Treatment = Literal["train", "mask", "remove"]
@@ -18,6 +19,9 @@ MASKS: Final[dict[Mask, str]] = {
     "full": "everything that the episode holds is trained, errors included: for ablations",
 }
 """What each preset does, in a line."""
+
+Closes = Callable[[Sequence[int]], int | None]
+"""Where in some ids the thinking is closed; None where it is not."""
 
 IGNORED: Final = -100
 """Label of a token that is not trained on."""
@@ -49,21 +53,21 @@ class Span:
         return len(self.ids) == len(self.step.ids)
 
 
-def spans(episode: Episode, mask: Mask, *, end_think: int | None = None) -> Iterator[Span]:
+def spans(episode: Episode, mask: Mask, *, closes: Closes | None = None) -> Iterator[Span]:
     """The final sequence of an episode in spans, in order, those to be removed included.
 
     Args:
         episode: a whole one.
         mask: the preset.
-        end_think: id of `</think>`. Where the controller closed the thinking, `clean` keeps that token and
-            what follows it: without them the answer would stand inside the thoughts.
+        closes: finds `</think>`. Where the controller closed the thinking, `clean` keeps that token and what
+            follows it: without them the answer would stand inside the thoughts.
     """
     failed = failed_steps(episode)
     for step in episode.kept:
         start = 0
         for provenance, length in step.provenance:
-            for ids in _cut(step.ids[start : start + length], mask, provenance, end_think):
-                keeps = mask == "clean" and provenance == "inserted" and ids[0] == end_think
+            forced = mask == "clean" and provenance == "inserted" and END_THINK in step.text
+            for ids, keeps in _cut(step.ids[start : start + length], closes if forced else None):
                 wrong = step.index in failed
                 treatment = "train" if keeps else _treatment(mask, step, provenance, failed=wrong)
                 yield Span(step, start, ids, provenance, wrong, treatment)
@@ -93,6 +97,12 @@ def _treatment(mask: Mask, step: Step, provenance: Provenance, *, failed: bool) 
     return "train"
 
 
-def _cut(ids: list[int], mask: Mask, provenance: Provenance, end_think: int | None) -> Iterator[list[int]]:
-    at = ids.index(end_think) if mask == "clean" and provenance == "inserted" and end_think in ids else 0
-    yield from (part for part in (ids[:at], ids[at:]) if part)
+def _cut(ids: list[int], closes: Closes | None) -> Iterator[tuple[list[int], bool]]:
+    """The ids before a closing and from there on, and whether they stay whatever the mask says."""
+    at = closes(ids) if closes is not None else None
+    if at is None:
+        yield ids, False
+        return
+    if at:
+        yield ids[:at], False
+    yield ids[at:], True

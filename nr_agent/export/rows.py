@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from nr_agent.episode import NOT_KEPT, Episode, Step
 from nr_agent.errors import ConfigurationError
-from nr_agent.export.masks import Mask, Span, spans
+from nr_agent.export.masks import Closes, Mask, Span, spans
 from nr_agent.tokens import CORRECTION_TOKENS, END_THINK, TURN_START
 
 # Whatever some tokenizer may read as one control token, once this text is training data.
@@ -63,22 +63,43 @@ def kept_spans(episode: Episode, mask: Mask, codec: Codec | None) -> list[Span]:
         ConfigurationError: the mask cuts steps apart, which needs the model's tokenizer, and there is none.
     """
     check_whole(episode)
-    end_think = codec.control(END_THINK) if codec is not None else None
-    if mask == "clean" and codec is None and any(_is_mixed(span) for span in spans(episode, "full")):
-        raise ConfigurationError(
-            "mask 'clean' cuts inserted tokens out of steps, which needs the model's tokenizer",
-            hint="give --tokenizer (or `codec=`), or choose another mask",
-        )
-    stay = [span for span in spans(episode, mask, end_think=end_think) if span.treatment != "remove"]
+    for span in spans(episode, "full") if mask == "clean" else ():
+        if not _is_mixed(span):
+            continue
+        if codec is None:
+            raise ConfigurationError(
+                "mask 'clean' cuts inserted tokens out of steps, which needs the model's tokenizer",
+                hint="give --tokenizer (or `codec=`), or choose another mask",
+            )
+        _check_made_by(codec, span.step)
+    stay = [span for span in spans(episode, mask, closes=closes_by(codec)) if span.treatment != "remove"]
     if not any(span.treatment == "train" for span in stay):
         raise Refused("nothing to train on")
     return stay
+
+
+def closes_by(codec: Codec | None) -> Closes | None:
+    """Finds where ids close the thinking: at `</think>`, or at the first token of it where a model spells it out."""
+    if codec is None:
+        return None
+    end_think = codec.control(END_THINK)
+
+    def closes(ids: Sequence[int]) -> int | None:
+        if end_think is not None:
+            return ids.index(end_think) if end_think in ids else None
+        end = next((end for end in range(1, len(ids) + 1) if END_THINK in codec.decode(ids[:end])), None)
+        if end is None:
+            return None
+        return max(at for at in range(end) if END_THINK in codec.decode(ids[at:end]))
+
+    return closes
 
 
 def step_text(step: Step, codec: Codec | None, *, inserted: bool) -> str:
     """The text of a step, with or without what the controller inserted; a closing `</think>` always stays.
 
     Raises:
+        Refused: the step must be cut apart, and the tokenizer is another model's.
         ConfigurationError: the step must be cut apart, which needs the model's tokenizer, and there is none.
     """
     forced = step.count("inserted")
@@ -91,22 +112,30 @@ def step_text(step: Step, codec: Codec | None, *, inserted: bool) -> str:
             "inserted tokens are cut out of steps, which needs the model's tokenizer",
             hint="give --tokenizer (or `codec=`), or choose another mask",
         )
-    end_think, start, kept = codec.control(END_THINK), 0, list[int]()
+    _check_made_by(codec, step)
+    closes, start, kept = closes_by(codec), 0, list[int]()
     for provenance, length in step.provenance:
         ids = step.ids[start : start + length]
         start += length
-        if provenance != "inserted":
-            kept += ids
-        elif end_think in ids:
-            kept += ids[ids.index(end_think) :]
-    return _decode(codec, kept)
+        at = 0 if provenance != "inserted" or closes is None else closes(ids)
+        kept += [] if at is None else ids[at:]
+    return codec.decode(kept)
+
+
+def made_by(codec: Codec, step: Step) -> bool:
+    """Whether a step's text is what a tokenizer makes of its ids: only then can it cut the step apart."""
+    return all(token >= 0 for token in step.ids) and codec.decode(step.ids) == step.text
 
 
 def span_text(span: Span, codec: Codec | None) -> str | None:
-    """The text of a span; None where only a tokenizer could tell."""
+    """The text of a span; None where only a tokenizer could tell.
+
+    Raises:
+        Refused: the step must be cut apart, and was redacted, or the tokenizer is another model's.
+    """
     if span.whole:
         return span.step.text
-    return None if codec is None else _decode(codec, span.ids)
+    return None if codec is None else _decode(codec, span.ids, span.step)
 
 
 def spell(episode: Episode, kept: list[Span], codec: Codec | None) -> list[str]:
@@ -117,7 +146,7 @@ def spell(episode: Episode, kept: list[Span], codec: Codec | None) -> list[str]:
         if sum(len(span.ids) for span in own) == len(step.ids):
             texts.append(step.text)
         else:
-            texts.extend(_decode(codec, span.ids) for span in own if codec is not None)
+            texts.extend(_decode(codec, span.ids, step) for span in own if codec is not None)
     return texts
 
 
@@ -129,7 +158,7 @@ def question_of(episode: Episode) -> str:
     """
     if _LOOK_ALIKE.search(episode.problem.text):
         raise Refused("the problem's text looks like a control token")
-    if episode.kept[0].text.count(TURN_START) > 2:
+    if _is_conversation(episode):
         raise Refused("a conversation before the problem")
     return episode.problem.text
 
@@ -190,9 +219,25 @@ def check_whole(episode: Episode) -> None:
         raise Refused("the thinking was not closed")
 
 
-def _decode(codec: Codec, ids: list[int]) -> str:
-    check_ids(ids)
+def _decode(codec: Codec, ids: list[int], step: Step) -> str:
+    """Some ids of a step as text, by the tokenizer that made its text."""
+    _check_made_by(codec, step)
     return codec.decode(ids)
+
+
+def _check_made_by(codec: Codec, step: Step) -> None:
+    check_ids(step.ids)
+    if not made_by(codec, step):
+        raise Refused("thought with another tokenizer than the one that is to cut it")
+
+
+def _is_conversation(episode: Episode) -> bool:
+    """Whether the model saw more than the problem: an instruction, earlier turns, tools."""
+    turns = episode.settings.get("turns")
+    if isinstance(turns, int):
+        return turns > 1 or bool(episode.settings.get("tools"))
+    # An episode from before this was kept: a ChatML prompt has the problem's turn, and the one that is begun.
+    return episode.kept[0].text.count(TURN_START) > 2
 
 
 def _is_mixed(span: Span) -> bool:

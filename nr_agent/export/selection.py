@@ -88,15 +88,16 @@ def select_episodes(
     filter: EpisodeFilter | None = None,
 ) -> Iterator[Episode]:
     """The episodes that an export would look at, by id."""
-    from nr_agent.store import EpisodeFilter  # noqa: PLC0415 - imports SQLAlchemy
-
-    wanted = filter or EpisodeFilter()
-    wanted = wanted if wanted.status is not None else wanted.model_copy(update={"status": "completed"})
-    if outcome in ("correct", "wrong", "recovered"):
-        wanted = wanted.model_copy(update={"correct": _RIGHT[outcome]})
     # Ids first: an episode that is added meanwhile does not change what is exported.
-    ids = sorted(summary.id for summary in store.find(wanted) if _fits(summary, outcome))
+    ids = sorted(summary.id for summary in _find(store, outcome, filter))
     return (store.get(episode_id) for episode_id in ids)
+
+
+def find_newest(
+    store: EpisodeStore, outcome: Outcome = "correct", filter: EpisodeFilter | None = None
+) -> EpisodeSummary | None:
+    """The newest of the episodes that an export would look at."""
+    return next(_find(store, outcome, filter), None)
 
 
 def split_of(problem: str, validation: float) -> Split:
@@ -134,6 +135,16 @@ def check_choices(format: str, mask: str, outcome: str) -> None:
     for name, value, known in choices:
         if value not in known:
             raise ConfigurationError(f"there is no {name} {value!r}", hint=f"choose from: {', '.join(known)}")
+
+
+def _find(store: EpisodeStore, outcome: Outcome, filter: EpisodeFilter | None) -> Iterator[EpisodeSummary]:
+    from nr_agent.store import EpisodeFilter  # noqa: PLC0415 - imports SQLAlchemy
+
+    wanted = filter or EpisodeFilter()
+    wanted = wanted if wanted.status is not None else wanted.model_copy(update={"status": "completed"})
+    if outcome in ("correct", "wrong", "recovered"):
+        wanted = wanted.model_copy(update={"correct": _RIGHT[outcome]})
+    return (summary for summary in store.find(wanted) if _fits(summary, outcome))
 
 
 def _fits(summary: EpisodeSummary, outcome: Outcome) -> bool:

@@ -12,6 +12,8 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from nr_agent.episode import Episode
 from nr_agent.errors import ExportError
 from nr_agent.export.card import write_card
@@ -112,6 +114,7 @@ def export(
         raise ExportError(f"{target} cannot be written: {error}", hint="choose another folder with --out") from error
     try:
         manifest = _Writing(store, choices, codec).write(folder)
+        _check_target(target, overwrite=overwrite)  # that took a while, and others write too
         _put_in_place(folder, target)
     except OSError as error:
         raise ExportError(f"{target} cannot be written: {error}", hint="choose another folder with --out") from error
@@ -277,10 +280,25 @@ def _check_target(out: Path, *, overwrite: bool) -> Path:
         return target
     if not overwrite:
         raise ExportError(f"{target} is there already", hint="choose another folder, or replace it with --overwrite")
-    # What is no export is never deleted.
-    if not (target / MANIFEST).is_file() and not (target.is_dir() and not any(target.iterdir())):
-        raise ExportError(f"{target} holds something else than an export", hint="choose another folder")
+    _check_replaceable(target)
     return target
+
+
+def _check_replaceable(target: Path) -> None:
+    """What no export wrote is never deleted: neither another tool's folder nor what was made in an export's."""
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    try:
+        manifest = Manifest.model_validate_json((target / MANIFEST).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ExportError(f"{target} holds something else than an export", hint="choose another folder") from error
+    own = {MANIFEST, *(file.name for file in manifest.files)}
+    others = sorted(path.name for path in target.iterdir() if path.name not in own)
+    if others:
+        raise ExportError(
+            f"{target} holds more than its export: {', '.join(others[:5])}",
+            hint="move that away first, or choose another folder",
+        )
 
 
 def _put_in_place(folder: Path, target: Path) -> None:
@@ -288,13 +306,14 @@ def _put_in_place(folder: Path, target: Path) -> None:
         _sync(path)
     if target.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-        target.replace(old / target.name)
+        aside = old / target.name
         try:
+            target.replace(aside)
             folder.replace(target)
-        except OSError:
-            (old / target.name).replace(target)
-            raise
         finally:
+            # Whatever broke in between, an interrupt too: one of the two is there.
+            if aside.exists() and not target.exists():
+                aside.replace(target)
             shutil.rmtree(old, ignore_errors=True)
     else:
         folder.replace(target)

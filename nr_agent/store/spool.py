@@ -71,7 +71,7 @@ class Spool:
         return written
 
     def _set_aside(self, lines: list[bytes]) -> None:
-        with self.refused.open("ab") as file:
+        with open(self.refused, "ab", opener=_open_for_owner) as file:
             file.write(b"".join(line + b"\n" for line in lines))
             file.flush()
             os.fsync(file.fileno())
@@ -88,6 +88,10 @@ class Spool:
             yield file
         finally:
             os.close(file)
+
+
+def _open_for_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)  # whole episodes are in there
 
 
 def spool_of(database: Database) -> Spool | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
@@ -74,12 +75,14 @@ def _upgrade(database: Database) -> None:
     from alembic import command  # noqa: PLC0415 - slow to import, and rarely needed
     from alembic.config import Config  # noqa: PLC0415
 
-    if database.path is not None:
-        _back_up(database.path)
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     with database.migrate() as connection:
         lock_schema(connection)
+        if read_revision(connection, database) == HEAD:
+            return  # another process was quicker, and has the copy from before
+        if database.path is not None:
+            _back_up(database, database.path)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         if connection.dialect.name == "sqlite" and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
@@ -87,10 +90,24 @@ def _upgrade(database: Database) -> None:
         _sign(connection)
 
 
-def _back_up(path: Path) -> None:
+def _back_up(database: Database, path: Path) -> None:
+    """Copy the file as it was before the transaction that is open: whole, or not at all, for its owner alone.
+
+    Raises:
+        StoreError: it cannot be copied.
+    """
     copy = path.with_name(f"{path.name}.before-{HEAD}")
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
-        source.backup(target)
+    partial = copy.with_name(f"{copy.name}.partial")
+    partial.unlink(missing_ok=True)
+    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(partial)) as target:
+            source.backup(target)
+        partial.replace(copy)
+    except sqlite3.Error as error:
+        raise database.unusable("copied before its upgrade", error) from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _sign(connection: Connection) -> None:

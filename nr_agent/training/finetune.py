@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nr_agent.errors import ConfigurationError, ExportError, MissingExtraError, ModelError, TrainingError
+from nr_agent.evaluation.kept import write_whole
 from nr_agent.export.manifest import TEMPLATE, Manifest
 from nr_agent.export.verifying import read_manifest, verify
 from nr_agent.models.registry import find_model
@@ -156,10 +157,10 @@ class _Run:
 
     def run(self) -> Finetuned:
         """Train, and put the checkpoint in place."""
-        verify(self.data, self.tokenizer)
+        longest = verify(self.data, self.tokenizer).longest
         self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / RECORD).write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
-        trainer = self._trainer()
+        write_whole(self.out / RECORD, json.dumps(self.record, indent=1) + "\n")
+        trainer = self._trainer(longest)
         checkpoint, resumed = _last_checkpoint(self.out / CHECKPOINTS)
         _train(trainer, checkpoint)
         loss = next((float(one["loss"]) for one in reversed(trainer.state.log_history) if "loss" in one), None)
@@ -173,11 +174,12 @@ class _Run:
             trained_rows=sorted({token for ids in self.rows.values() for token in ids}),
         )
         result = {**asdict(done), "model": MODEL}
-        (self.out / RECORD).write_text(json.dumps(self.record | {"result": result}, indent=1) + "\n", encoding="utf-8")
+        write_whole(self.out / RECORD, json.dumps(self.record | {"result": result}, indent=1) + "\n")
         shutil.rmtree(self.out / CHECKPOINTS, ignore_errors=True)
         return done
 
-    def _trainer(self) -> Any:
+    def _trainer(self, longest: int) -> Any:
+        """A trainer that cuts no row short, whose longest has so many tokens of this model."""
         from importlib import import_module  # noqa: PLC0415 - TRL exports its names lazily, and types see none
 
         trl: Any = import_module("trl")
@@ -189,7 +191,7 @@ class _Run:
             # The model's own template may drop the thinking; it goes back in place when the model is saved.
             self.tokenizer.chat_template = own.read_text(encoding="utf-8")
         config, kind = (trl.DPOConfig, trl.DPOTrainer) if pairs else (trl.SFTConfig, trl.SFTTrainer)
-        options = self._options(evaluates=validation is not None)
+        options = self._options(longest, evaluates=validation is not None)
         if self.manifest.format == "messages":
             options["assistant_only_loss"] = own.is_file()
         trainer = kind(
@@ -208,15 +210,13 @@ class _Run:
         _give_biases(trainer.model)
         return trainer
 
-    def _options(self, *, evaluates: bool) -> dict[str, Any]:
+    def _options(self, longest: int, *, evaluates: bool) -> dict[str, Any]:
         import torch  # noqa: PLC0415 - slow to import
 
         settings, gpu = self.settings, torch.cuda.is_available()
-        # A template may add a line break and an end of its own.
-        longest = (self.manifest.lengths.maximum if self.manifest.lengths else 0) + 16
         return {
             "output_dir": str(self.out / CHECKPOINTS),
-            "max_length": longest,
+            "max_length": longest + 16,  # a trainer may add a line break and an end of its own
             "num_train_epochs": settings.epochs,
             "max_steps": settings.steps or -1,
             "per_device_train_batch_size": settings.batch,
@@ -364,7 +364,8 @@ def _finished(out: Path, record: dict[str, Any]) -> Finetuned | None:
     try:
         found = json.loads((out / RECORD).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        if out.is_dir() and any(out.iterdir()):
+        partial = f"{RECORD}.partial"  # of a run that ended before it had begun
+        if out.is_dir() and any(path.name != partial for path in out.iterdir()):
             raise ConfigurationError(f"{out} holds something else than a run", hint="choose another folder") from None
         return None
     except (OSError, ValueError) as error:

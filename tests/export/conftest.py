@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,26 @@ def tokenizer() -> Any:
 @pytest.fixture(scope="session")
 def codec(tokenizer: Any) -> TokenizerCodec:
     return TokenizerCodec(tokenizer, frozenset({tokenizer.eos_token_id}))
+
+
+@pytest.fixture(scope="session")
+def other_tokenizer(tokenizer: Any) -> Any:
+    """Another model's, which reads 5 where the first one wrote 4."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    words = state["model"]["vocab"]
+    words["4"], words["5"] = words["5"], words["4"]
+    core = Tokenizer.from_str(json.dumps(state))
+    other = PreTrainedTokenizerFast(tokenizer_object=core, eos_token=tokenizer.eos_token)
+    other.chat_template = tokenizer.chat_template
+    return other
+
+
+@pytest.fixture(scope="session")
+def other_codec(other_tokenizer: Any) -> TokenizerCodec:
+    return TokenizerCodec(other_tokenizer, frozenset({other_tokenizer.eos_token_id}))
 
 
 @pytest.fixture

@@ -7,13 +7,14 @@ import json
 import shlex
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from export_helpers import make_episode, rechecked, stopped
 
 from nr_agent.cli.main import app
-from nr_agent.errors import ConfigurationError, ExportError, NotFoundError, StoreError
+from nr_agent.errors import ConfigurationError, ExportError, ModelError, NotFoundError, StoreError
 from nr_agent.store import EpisodeStore
 
 EVIL = "\x1b]0;owned\x07\x1b[2J[bold]12 + 35[/bold] \u202e"
@@ -31,6 +32,18 @@ def place(tmp_path, codec, monkeypatch) -> Path:
         evil = make_episode(codec, [[("m", f"{EVIL}\n\n")]], end, question=EVIL, episode_id="cc-evil")
         store.begin(evil.model_copy(update={"answer": EVIL, "error": EVIL}))
     return path
+
+
+@pytest.fixture
+def own(tmp_path, tokenizer) -> Path:
+    """A folder with the tokenizer that thought the episodes."""
+    return save(tokenizer, tmp_path / "model")
+
+
+def save(tokenizer, folder: Path) -> Path:
+    tokenizer.save_pretrained(folder)
+    (folder / "config.json").write_text('{"model_type": "qwen3", "num_hidden_layers": 1, "hidden_size": 8}')
+    return folder
 
 
 @pytest.fixture
@@ -131,25 +144,101 @@ def test_export_writes_the_folder_and_says_what_is_in_it(place, nr, tmp_path):
     nr(f"export --out {tmp_path / 'x'} --overwrite")
 
 
-def test_export_cuts_and_verifies_with_a_models_tokenizer(place, nr, tmp_path, tokenizer):
-    model = tmp_path / "model"
-    tokenizer.save_pretrained(model)
-    (model / "config.json").write_text('{"model_type": "qwen3"}')
+def test_export_cuts_and_verifies_with_a_models_tokenizer(place, nr, tmp_path, own):
     for form in ("messages", "pretokenized"):
         out = tmp_path / form
         _, err = nr(
-            f"export --out {out} --format {form} --files jsonl --mask clean --verify --outcome any --tokenizer {model}"
+            f"export --out {out} --format {form} --files jsonl --mask clean --verify --outcome any --tokenizer {own}"
         )
         assert "verified: 2 rows" in err
         assert "<|recheck|>" not in (out / "train.jsonl").read_text()
 
 
-def test_preview_shows_the_masks_and_writes_nothing(place, nr, tmp_path):
+@pytest.mark.parametrize(
+    ("named", "others", "told"),
+    [
+        ("", "", 1),  # the newest right one is the first model's
+        ("", "--outcome wrong", 1),
+        ("", "--outcome any", 2),  # one tokenizer cannot cut what two thought
+        ("", "--outcome any --model first", 1),
+        ("", "--outcome any --model second", 1),
+        ("--tokenizer first", "--outcome any --model first", 1),
+    ],
+)
+def test_export_cuts_with_the_tokenizer_of_the_newest_episode_that_was_asked_for(
+    nr, tmp_path, monkeypatch, codec, other_codec, tokenizer, other_tokenizer, named, others, told
+):
+    monkeypatch.setenv("NR_AGENT_STORE", str(tmp_path / "two.db"))
+    models = tmp_path / "home" / "models"
+    save(tokenizer, models / "first")
+    save(other_tokenizer, models / "second")
+    with EpisodeStore(tmp_path / "two.db") as store:
+        began = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2)]
+        store.begin(rechecked(codec, "a", model="first", created_at=began[0]))
+        store.begin(rechecked(other_codec, "b", model="second", created_at=began[1], correct=False))
+    out, _ = nr(f"export --out {tmp_path / 'out'} --format axolotl {named} {others} --json")
+    manifest = json.loads(out)
+    assert (manifest["rows"], manifest["episodes"]) == (1, told)
+    other = "thought with another tokenizer than the one that is to cut it"
+    assert manifest["refused"] == ({other: 1} if told == 2 else {})
+
+
+def test_export_says_how_to_name_the_tokenizer_of_a_model_that_is_gone(nr, place, tmp_path, codec, own):
+    with EpisodeStore(place) as store:
+        store.begin(rechecked(codec, "dd", model="gone"))
+    with pytest.raises(ModelError, match="'gone'") as caught:
+        nr(f"export --out {tmp_path / 'x'} --mask clean")
+    assert "--tokenizer" in caught.value.hint
+    nr(f"export --out {tmp_path / 'x'} --mask clean --tokenizer {own}")
+
+
+@pytest.mark.parametrize(
+    ("options", "effect", "treatments"),
+    [
+        ("--format pretokenized", "are shown, not trained", ["mask", "train", "mask", "mask", "train", "train"]),
+        ("--format messages", "trained like the rest", ["mask", "train", "train", "train", "train", "train"]),
+    ],
+)
+def test_preview_shows_what_is_trained_and_writes_nothing(place, nr, tmp_path, options, effect, treatments):
     before = {path.name for path in tmp_path.iterdir()}
-    out, _ = nr("export --preview 1")
-    treatments = [line.split()[0] for line in out.splitlines()]
-    assert treatments == ["==", "mask", "train", "mask", "mask", "train", "train"]
+    out, _ = nr(f"export --preview 1 {options}")
+    said, *shown = out.splitlines()
+    assert said.startswith("mask respond: ")
+    assert effect in said
+    assert [line.split()[0] for line in shown] == ["==", *treatments]
     assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_preview_of_clean_messages_shows_what_is_removed(place, nr, own):
+    out, _ = nr(f"export --preview 1 --mask clean --tokenizer {own}")
+    treatments = [line.split()[0] for line in out.splitlines()[2:]]
+    assert treatments == ["mask", "train", "remove", "remove", "train", "train"]
+
+
+@pytest.mark.parametrize("form", ["messages", "pretokenized", "axolotl", "preference", "stepwise"])
+def test_preview_says_what_is_left_out_and_why(place, nr, codec, own, form):
+    with EpisodeStore(place) as store:
+        store.begin(rechecked(codec, "dd-talk", settings={"turns": 3, "tools": 0}))
+    with EpisodeStore(place, redact=lambda text: text.replace("35", "[x]")) as store:
+        store.begin(rechecked(codec, "ee-redacted"))
+    out, _ = nr(f"export --preview 9 --format {form} --tokenizer {own}")
+    lines = out.splitlines()
+    after = {line[3:]: lines[at + 1] for at, line in enumerate(lines) if line.startswith("== ")}
+    talk, redacted = after["dd-talk"], after["ee-redacted"]
+    assert (talk == "left out: a conversation before the problem") == (form != "pretokenized")
+    assert (redacted == "left out: tokens were redacted") == (form != "messages")
+
+
+def test_preview_shows_a_step_whole_where_only_its_own_tokenizer_could_cut_it(
+    place, nr, tmp_path, codec, own, other_tokenizer
+):
+    with EpisodeStore(place, redact=lambda text: text.replace("35", "[x]")) as store:
+        store.begin(rechecked(codec, "ee-redacted"))
+    out, _ = nr(f"export --preview 9 --tokenizer {own}")
+    assert "tokens of: <|recheck|>12 + [x] = 47" in out
+    out, _ = nr(f"export --preview 1 --tokenizer {save(other_tokenizer, tmp_path / 'other')}")
+    assert "tokens of: <|recheck|>12 + 35 = 47" in out
+    assert "12 + 34" not in out
 
 
 def test_export_without_a_place_says_what_to_do(place, nr):
@@ -181,12 +270,11 @@ def test_preview_on_a_terminal_colours_tokens_by_whether_they_are_trained(place,
     assert all(("\x1b[90m" in line) == ("mask   " in line) for line in lines)
 
 
-def test_preview_of_pairs_shows_both(place, nr, tmp_path, tokenizer):
-    model = tmp_path / "model"
-    tokenizer.save_pretrained(model)
-    (model / "config.json").write_text('{"model_type": "qwen3"}')
-    out, _ = nr(f"export --preview 1 --format preference --tokenizer {model}")
-    assert [line.split()[0] for line in out.splitlines()] == ["==", "prompt", "chosen", "rejected"]
+def test_preview_of_pairs_shows_both(place, nr, own):
+    out, _ = nr(f"export --preview 1 --format preference --tokenizer {own}")
+    said, *shown = out.splitlines()
+    assert "count every token of a pair" in said
+    assert [line.split()[0] for line in shown] == ["==", "prompt", "chosen", "rejected"]
 
 
 def test_export_chooses_by_domain_model_event_and_time(place, nr, tmp_path):

@@ -12,6 +12,7 @@ from export_helpers import ANSWER, RECHECKED, RIGHT, SLIP, make_episode, recheck
 
 from nr_agent.errors import ConfigurationError, ExportError
 from nr_agent.export import Manifest, export
+from nr_agent.export.verifying import read_manifest
 from nr_agent.store import EpisodeFilter, EpisodeStore
 
 
@@ -125,17 +126,40 @@ def test_a_problem_that_looks_like_a_control_token_is_refused_and_counted(codec,
 
 
 def test_a_conversation_before_the_problem_is_refused_where_its_roles_would_be_lost(codec, store, tmp_path):
-    episode = rechecked(codec)
-    talk = [("user", "Hi"), ("assistant", "Hello"), ("user", episode.problem.text)]
-    prompt = codec.render([{"role": role, "content": text} for role, text in talk])
+    store.begin(after_talk(codec, [("user", "Hi"), ("assistant", "Hello")]))
+    assert export(store, tmp_path / "a").refused == {"a conversation before the problem": 1}
+    assert export(store, tmp_path / "b", format="pretokenized", files="jsonl").rows == 1
+
+
+@pytest.mark.parametrize("seen", [{"turns": 2, "tools": 0}, {"turns": 1, "tools": 1}])
+@pytest.mark.parametrize("form", ["messages", "axolotl", "preference", "stepwise"])
+def test_turns_and_tools_that_a_prompt_does_not_show_are_a_conversation(codec, store, tmp_path, form, seen):
+    store.begin(rechecked(codec, settings=seen))
+    manifest = export(store, tmp_path / "out", format=form, codec=codec)
+    assert manifest.refused == {"a conversation before the problem": 1}
+
+
+def test_a_system_turn_of_the_templates_own_is_no_conversation(codec, store, tmp_path):
+    own = [("system", "You are a helpful assistant.")]
+    store.begin(after_talk(codec, own, "alone", settings={"turns": 1, "tools": 0}))
+    # Of an episode that does not say what was asked, only the prompt is known.
+    store.begin(after_talk(codec, own, "unsaid"))
+    manifest = export(store, tmp_path / "out")
+    assert [row["nr_episode_id"] for row in rows(tmp_path / "out")] == ["alone"]
+    assert manifest.refused == {"a conversation before the problem": 1}
+
+
+def after_talk(codec, talk, episode_id="e1", **fields):
+    """An episode whose prompt holds other turns before the problem."""
+    episode = rechecked(codec, episode_id, **fields)
+    turns = [*talk, ("user", episode.problem.text)]
+    prompt = codec.render([{"role": role, "content": text} for role, text in turns])
     head = episode.steps[0].model_copy(
         update={"ids": prompt, "provenance": [("prompt", len(prompt))], "text": codec.decode(prompt)}
     )
     more = len(prompt) - len(episode.steps[0].ids)
     tail = [step.model_copy(update={"start": step.start + more}) for step in episode.steps[1:]]
-    store.begin(episode.model_copy(update={"steps": [head, *tail]}))
-    assert export(store, tmp_path / "a").refused == {"a conversation before the problem": 1}
-    assert export(store, tmp_path / "b", format="pretokenized", files="jsonl").rows == 1
+    return episode.model_copy(update={"steps": [head, *tail]})
 
 
 def test_the_manifest_tells_the_truth(codec, store, tmp_path):
@@ -213,6 +237,80 @@ def test_what_is_no_export_is_never_deleted(store, tmp_path):
             export(store, tmp_path / name, overwrite=True)
     assert (tmp_path / "precious" / "thesis.tex").read_text() == "x"
     assert (tmp_path / "file").read_text() == "x"
+
+
+@pytest.mark.parametrize("manifest", ['{"name": "app", "start_url": "/"}', "[]", "{", ""])
+def test_a_folder_with_another_tools_manifest_is_never_deleted(store, tmp_path, manifest):
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "manifest.json").write_text(manifest)
+    (folder / "index.html").write_text("mine")
+    before = contents(folder)
+    with pytest.raises(ExportError, match="something else than an export") as caught:
+        export(store, folder, overwrite=True)
+    assert caught.value.hint
+    assert contents(folder) == before
+
+
+def test_an_export_is_not_replaced_while_something_that_no_export_wrote_is_in_it(codec, store, tmp_path):
+    out = tmp_path / "out"
+    store.begin(rechecked(codec, "a"))
+    export(store, out)
+    before = contents(out)
+    (out / "trained").mkdir()
+    (out / "trained" / "model.safetensors").write_text("weights")
+    store.begin(rechecked(codec, "b"))
+    with pytest.raises(ExportError, match="more than its export: trained") as caught:
+        export(store, out, overwrite=True)
+    assert "move that away" in caught.value.hint
+    assert (out / "trained" / "model.safetensors").read_text() == "weights"
+    (out / "trained").rename(tmp_path / "trained")
+    assert contents(out) == before
+    assert export(store, out, overwrite=True).rows == 2
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_what_came_to_the_place_while_an_export_was_made_stays(codec, store, tmp_path, monkeypatch, overwrite):
+    out = tmp_path / "out"
+    store.begin(rechecked(codec, "a"))
+    real = EpisodeStore.get
+
+    def get(self, episode_id):
+        out.mkdir()
+        (out / "notes").write_text("mine")
+        return real(self, episode_id)
+
+    monkeypatch.setattr(EpisodeStore, "get", get)
+    with pytest.raises(ExportError):
+        export(store, out, overwrite=overwrite)
+    assert contents(out) == {"notes": b"mine"}
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == ["out"]
+
+
+@pytest.mark.parametrize(("rename", "done", "kept"), [(1, True, 1), (2, False, 1), (2, True, 2)])
+def test_an_interrupt_while_an_export_is_replaced_leaves_one_of_the_two(
+    codec, store, tmp_path, monkeypatch, rename, done, kept
+):
+    out = tmp_path / "out"
+    store.begin(rechecked(codec, "a"))
+    export(store, out)
+    store.begin(rechecked(codec, "b"))
+    real, renames = Path.replace, []
+
+    def replace(self, target):
+        renames.append(self.name)
+        if len(renames) == rename:
+            if done:
+                real(self, target)
+            raise KeyboardInterrupt
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        export(store, out, overwrite=True)
+    assert len(rows(out)) == kept
+    assert read_manifest(out).rows == kept
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == ["out"]
 
 
 def test_an_export_that_breaks_off_leaves_nothing_and_keeps_the_old_one(codec, store, tmp_path, monkeypatch):

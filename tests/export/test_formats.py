@@ -16,6 +16,7 @@ from nr_agent.errors import ConfigurationError
 from nr_agent.export import export, verify
 from nr_agent.export.files import read_rows
 from nr_agent.export.forks import find_forks
+from nr_agent.store import EpisodeStore
 
 CLOSED = [("m", f"</think>\n\n{ANSWER}")]
 FIRST = "Let me add. 12, 35.\n\n"
@@ -123,6 +124,15 @@ def test_a_step_that_was_corrected_in_place_loses_against_its_correction(codec, 
     assert (pair["rejected"], pair["chosen"]) == (SLIP, ENDED)
 
 
+def test_a_step_that_was_confirmed_loses_against_nothing(codec, store, tmp_path):
+    store.begin(rolled_back(codec, "taken-back", interventions=[remedy(2, outcome="confirmed", rolled_back=9)]))
+    store.begin(rechecked(codec, "in-place", interventions=[remedy(2, outcome="confirmed")]))
+    store.begin(rolled_back(codec, "unclear", interventions=[remedy(2, outcome="unclear", rolled_back=9)]))
+    manifest = export(store, tmp_path / "out", format="preference", codec=codec)
+    assert manifest.refused == {"no fork: nothing was given up": 2}
+    assert [row["nr_episode_id"] for row in rows(tmp_path / "out")] == ["unclear"]
+
+
 def test_every_line_that_lost_is_a_pair_of_its_own(codec, store, tmp_path):
     store.begin(branched(codec))
     export(store, tmp_path / "out", format="preference", codec=codec)
@@ -211,6 +221,19 @@ def test_trajectories_are_valid_atif_and_tell_everything(codec, store, tmp_path)
     ]
     assert references == [lost["trajectory_id"]]
     assert len(by_name["b"]["subagent_trajectories"]) + len(by_name["b"]["steps"]) > 5
+
+
+def test_a_trajectory_leaves_a_step_whole_that_it_cannot_cut(codec, other_codec, store, tmp_path):
+    store.begin(rechecked(codec, "a"))
+    for name, cutter in (("other", other_codec), ("none", None)):
+        export(store, tmp_path / name, format="atif", codec=cutter)
+    assert rows(tmp_path / "other") == rows(tmp_path / "none")
+    with EpisodeStore(tmp_path / "e.db", redact=lambda text: text.replace("35", "[x]")) as redacted:
+        redacted.begin(rechecked(codec, "a"))
+        export(redacted, tmp_path / "redacted", format="atif", codec=codec)
+    [row] = rows(tmp_path / "redacted")
+    said = [step.get("reasoning_content") for step in row["steps"]]
+    assert f"{RECHECKED}{RIGHT}".replace("35", "[x]") in said
 
 
 def test_a_log_holds_every_episode_with_its_score(codec, store, tmp_path):

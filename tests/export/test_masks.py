@@ -20,9 +20,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nr_agent.errors import ConfigurationError
+from nr_agent.export import export
 from nr_agent.export.formats import build_rows
 from nr_agent.export.masks import IGNORED, MASKS, failed_steps
-from nr_agent.export.rows import Refused
+from nr_agent.export.rows import Refused, closes_by
+from nr_agent.testing import CharacterCodec
 
 GOOD = "Let me add. 12, 35.\n\n"
 PROMPT = f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n<think>\n"
@@ -99,6 +101,96 @@ def test_clean_needs_the_tokenizer_only_where_it_cuts(codec):
     assert "--tokenizer" in caught.value.hint
     plain = make_episode(codec, [[("m", RIGHT)]], [("m", END)])
     assert build_rows(plain, "messages", "clean")[0] == build_rows(plain, "messages", "clean", codec)[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "form", "mask"),
+    [
+        (rechecked, "messages", "clean"),
+        (rechecked, "pretokenized", "clean"),
+        (rechecked, "axolotl", "respond"),
+        (rechecked, "preference", "respond"),
+        (rechecked, "stepwise", "respond"),
+        (stopped, "messages", "clean"),
+        (stopped, "pretokenized", "clean"),
+        (stopped, "axolotl", "respond"),
+    ],
+)
+def test_what_has_to_be_cut_by_another_models_tokenizer_is_left_out(
+    codec, other_codec, store, tmp_path, make, form, mask
+):
+    store.begin(make(codec))
+    manifest = export(store, tmp_path / "other", format=form, mask=mask, codec=other_codec)
+    reason = "thought with another tokenizer than the one that is to cut it"
+    assert (manifest.rows, manifest.refused) == (0, {reason: 1})
+    assert export(store, tmp_path / "own", format=form, mask=mask, codec=codec).rows > 0
+
+
+def test_what_need_not_be_cut_is_the_same_with_whatever_tokenizer(codec, other_codec):
+    plain = make_episode(codec, [[("m", SLIP)], [("m", RIGHT)]], [("m", END)], discarded=(1,))
+    for episode, form, mask in (
+        (rechecked(codec), "messages", "respond"),
+        (rechecked(codec), "pretokenized", "internalize"),
+        (plain, "preference", "respond"),
+        (plain, "messages", "clean"),
+        (plain, "axolotl", "respond"),
+        (plain, "stepwise", "respond"),
+    ):
+        assert build_rows(episode, form, mask, other_codec) == build_rows(episode, form, mask, codec)
+
+
+def test_a_closing_of_its_own_is_not_lost_to_another_models_tokenizer(codec):
+    spelled = CharacterCodec(missing=["</think>"])
+    episode = make_episode(spelled, [[("m", RIGHT)], [("i", CLOSING)]], [("m", ANSWER)])
+    with pytest.raises(Refused, match="another tokenizer"):
+        build_rows(episode, "messages", "clean", codec)
+    [row] = build_rows(episode, "messages", "clean", spelled)
+    assert row.fields["messages"][1]["content"] == f"<think>\n{RIGHT}</think>\n\nThe final answer is \\boxed{{47}}."
+
+
+@pytest.mark.parametrize(
+    ("form", "thoughts", "answer"),
+    [
+        ("messages", [[("m", RIGHT)]], [("i", CLOSING), ("m", ANSWER)]),
+        ("axolotl", [[("m", RIGHT)]], [("i", CLOSING), ("m", ANSWER)]),
+        ("preference", [[("m", SLIP)], [("m", RIGHT)]], [("i", CLOSING), ("m", ANSWER)]),
+        ("stepwise", [[("m", RIGHT)], [("m", "So 47."), ("i", CLOSING)]], [("m", ANSWER)]),
+    ],
+)
+def test_a_closing_that_a_model_spells_out_is_kept_like_one_that_is_a_token(form, thoughts, answer):
+    made = {}
+    for name, own in (("token", CharacterCodec()), ("spelled", CharacterCodec(missing=["</think>"]))):
+        discarded = (1,) if form == "preference" else ()
+        episode = make_episode(own, thoughts, answer, discarded=discarded)
+        assert (own.control("</think>") is None) == (name == "spelled")
+        made[name] = [row.fields for row in build_rows(episode, form, "clean", own)]
+        assert str(made[name]).count("</think>") == 1
+        assert "finished thinking" not in str(made[name])
+    assert made["spelled"] == made["token"]
+
+
+def test_pretokenized_keeps_a_closing_that_is_spelled_out():
+    spelled = CharacterCodec(missing=["</think>"])
+    expected = [("mask", PROMPT), ("train", RIGHT + "</think>\n\n" + ANSWER)]
+    assert trained_and_masked(spelled, stopped(spelled), "clean") == expected
+
+
+def test_the_thinking_is_closed_where_it_is_closed_first():
+    for missing in ([], ["</think>"]):
+        own = CharacterCodec(missing)
+        assert closes_by(own)(own.encode("So.</think>Or not.</think>")) == 3
+        assert closes_by(own)(own.encode("So.</thin")) is None
+
+
+def test_a_closing_that_begins_inside_of_a_token_is_kept_from_that_token_on():
+    class Pieces:
+        def decode(self, ids):
+            return "".join(["So.", "\n</", "think", ">\n"][at] for at in ids)
+
+        def control(self, token):
+            return None
+
+    assert closes_by(Pieces())([0, 1, 2, 3]) == 1
 
 
 _words = st.sampled_from([SLIP, RIGHT, GOOD, "So.\n\n", "\u00e9\u4e2d \U0001f600\n\n"])

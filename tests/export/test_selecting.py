@@ -149,6 +149,20 @@ def test_a_benchmark_that_cannot_be_read_is_an_error_that_names_it(store, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("b.jsonl", ""), ("b.json", "[]"), ("b.txt", " \n\n"), ("b.jsonl", '{"problem": "?!"}\n')],
+)
+def test_a_benchmark_without_a_problem_is_an_error_that_names_it(store, tmp_path, name, content):
+    full, path = tmp_path / "full.txt", tmp_path / name
+    full.write_text(f"{LONG}\n")
+    path.write_text(content)
+    with pytest.raises(ExportError, match=rf"{name} has no problem") as caught:
+        export(store, tmp_path / "out", against=[full, path])
+    assert caught.value.hint
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("wrong", [{"validation": 1.0}, {"mix_clean": -0.1}, {"files": "csv"}, {"ngram": 0}])
 def test_choices_without_sense_are_refused(store, tmp_path, wrong):
     with pytest.raises(ConfigurationError) as caught:

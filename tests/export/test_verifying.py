@@ -81,11 +81,25 @@ def test_a_template_that_drops_the_thinking_is_found_out(exported, tokenizer):
         verify(exported(), tokenizer, chat_template=tokenizer.chat_template)
 
 
-@pytest.mark.parametrize("form", ["messages", "pretokenized", "axolotl"])
-def test_a_tokenizer_without_the_correction_tokens_is_found_out(exported, tokenizer, form):
-    with pytest.raises(ExportError, match=r"row 1: <\|recheck\|> is in the text 1 times.* 0 times") as caught:
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ("messages", r"<\|recheck\|> is in the text 1 times.* 0 times"),
+        ("axolotl", r"<\|recheck\|> is in the text 1 times.* 0 times"),
+        ("pretokenized", "do not decode to its text"),
+    ],
+)
+def test_a_tokenizer_without_the_correction_tokens_is_found_out(exported, tokenizer, form, message):
+    with pytest.raises(ExportError, match=f"row 1: .*{message}") as caught:
         verify(exported(format=form), without_correction_tokens(tokenizer))
     assert "correction tokens" in caught.value.hint
+
+
+def test_a_problem_may_speak_of_a_correction_token(codec, store, tokenizer, tmp_path):
+    store.begin(rechecked(codec, question="What does <|recheck|> do in <|recheck|> 12 + 35?"))
+    assert export(store, tmp_path / "out", format="pretokenized", files="jsonl").rows == 1
+    found = verify(tmp_path / "out", tokenizer)
+    assert (found.rows, found.correction_tokens) == (1, 1)
 
 
 @pytest.mark.parametrize(

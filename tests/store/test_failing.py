@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from contextlib import closing
@@ -72,6 +73,18 @@ def test_a_torn_line_in_the_spool_is_set_aside_and_the_rest_is_replayed(tmp_path
         assert [step.text for step in store.steps("e")] == [BIG, "after"]
     assert path.with_name("e.db.spool.jsonl.refused").read_text() == '{"kind": "st\n'
     assert "cannot be replayed" in caplog.text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_what_a_spool_sets_aside_is_for_the_owner_alone(tmp_path):
+    path = tmp_path / "e.db"
+    EpisodeStore(path).close()
+    for number in range(2):
+        spool(path).write_text(f"no record {number}\n")
+        EpisodeStore(path).close()
+    refused = path.with_name("e.db.spool.jsonl.refused")
+    assert refused.read_text() == "no record 0\nno record 1\n"
+    assert refused.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_spool_that_cannot_be_written_either_is_an_error_when_the_store_is_closed(tmp_path, caplog):

@@ -7,6 +7,7 @@ import pickle
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from episodes_made import an_episode
@@ -14,7 +15,7 @@ from sqlalchemy import create_engine, inspect
 
 from nr_agent.errors import ConfigurationError, MissingExtraError, SchemaVersionError, StoreError
 from nr_agent.settings import load_settings
-from nr_agent.store import EpisodeStore
+from nr_agent.store import EpisodeStore, upgrades
 from nr_agent.store.database import Database
 from nr_agent.store.schema import HEAD, REVISIONS, Base
 from nr_agent.store.upgrades import VERSION_TABLE, prepare
@@ -140,6 +141,58 @@ def test_a_store_from_before_the_first_schema_is_upgraded_and_a_copy_is_kept(tmp
         store.begin(an_episode("e"))
         assert store.get("e").id == "e"
     assert (tmp_path / f"old.db.before-{HEAD}").is_file()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_the_copy_before_an_upgrade_is_for_the_owner_alone(tmp_path):
+    path, copy = tmp_path / "old.db", tmp_path / f"old.db.before-{HEAD}"
+    execute(path, f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL)")
+    copy.write_text("of an earlier attempt")
+    copy.chmod(0o644)
+    EpisodeStore(path).close()
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert tables(copy) == {VERSION_TABLE}
+    assert not list(tmp_path.glob("*.partial*"))
+
+
+def test_whoever_upgrades_second_leaves_the_copy_of_the_first(tmp_path, monkeypatch):
+    path, real = tmp_path / "old.db", upgrades._upgrade
+    execute(path, f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL)")
+
+    def late(database):
+        monkeypatch.setattr(upgrades, "_upgrade", real)
+        EpisodeStore(path).close()
+        real(database)
+
+    monkeypatch.setattr(upgrades, "_upgrade", late)
+    with EpisodeStore(path) as store:
+        store.begin(an_episode("e"))
+        assert store.get("e").id == "e"
+    assert "episodes" in tables(path)
+    assert tables(tmp_path / f"old.db.before-{HEAD}") == {VERSION_TABLE}
+
+
+def test_without_a_copy_there_is_no_upgrade(tmp_path, monkeypatch):
+    path = tmp_path / "old.db"
+    execute(path, f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL)")
+
+    def full(path):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(upgrades, "sqlite3", SimpleNamespace(connect=full, Error=sqlite3.Error))
+        with pytest.raises(StoreError, match="copied before its upgrade: database or disk is full") as caught:
+            EpisodeStore(path)
+    assert_one_line_and_a_hint(caught.value)
+    assert tables(path) == {VERSION_TABLE}
+    assert not list(tmp_path.glob("old.db.before-*"))
+    EpisodeStore(path).close()
+    assert "episodes" in tables(path)
+
+
+def tables(path: Path) -> set[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def test_tables_as_created_are_the_tables_as_migrated(lasting):

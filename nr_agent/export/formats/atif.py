@@ -10,7 +10,7 @@ from typing import Any
 from nr_agent.episode import Episode, Step
 from nr_agent.export.forks import Fork, find_forks
 from nr_agent.export.masks import Mask
-from nr_agent.export.rows import Codec, Row, check_whole, lineage_of
+from nr_agent.export.rows import Codec, Row, check_whole, lineage_of, made_by
 
 SCHEMA = "ATIF-v1.8"
 
@@ -91,7 +91,7 @@ def _agent(step: Step, codec: Codec | None) -> list[dict[str, Any]]:
 
 def _parts(step: Step, codec: Codec | None) -> Iterator[tuple[bool, list[int], str, list[float | None]]]:
     forced = step.count("inserted")
-    if codec is None or forced in (0, len(step.ids)):
+    if codec is None or forced in (0, len(step.ids)) or not made_by(codec, step):
         yield forced == len(step.ids) and forced > 0, step.ids, step.text, step.logprobs
         return
     start = 0

@@ -22,6 +22,8 @@ class PreferenceRow(TypedDict):
 def build(episode: Episode, mask: Mask, codec: Codec | None) -> list[Row]:
     """A row for each line of thought that was given up, and for each step that a recheck changed.
 
+    A step that was taken back and came out the same is no loser: it makes no row.
+
     The chosen text goes on to the end of the turn: trainers write an end there, and an end in the middle of a
     thought would be learnt. Preference trainers have no masks, and count every token of the two. With `internalize`
     and `full`, tokens that the controller inserted are in the chosen text, so that they are preferred; with
@@ -35,6 +37,8 @@ def build(episode: Episode, mask: Mask, codec: Codec | None) -> list[Row]:
     line = [step for step in episode.kept if step.index not in wrong]
     rows: dict[str, Row] = {}
     for fork in find_forks(episode):
+        if fork.confirmed:
+            continue
         # Without the step that it corrects, a trigger in the text would follow nothing.
         with_triggers = inserted and fork.discarded
         before = [step for step in line if step.start < fork.start]
