@@ -57,6 +57,8 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/pip
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/pip
 	@echo "installing (once)"
+	@command -v cc >/dev/null || { echo "a C compiler is needed: pycosat, of reasoning-gym, has no wheel (on Debian:" \
+		"apt-get install build-essential python3-dev)"; exit 1; }
 	@$(PIP) install -c constraints.txt -e '.[dev]'
 	@$(PIP) install --no-deps 'langchain-tests>=1.1,<1.2'
 	@touch $@ $(VENV)/.run

@@ -85,6 +85,7 @@ class AskHuman:
 
     def _go_on(self, state: ReasonerState, answer: HumanAnswer) -> dict[str, Any]:
         asked, mode = state["action"], self.parts.remedies.mode
+        self.parts.come_back(state)
         position = int(state["sequence"]["length"])
         self.parts.intervene(
             state["episode_id"],

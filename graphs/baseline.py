@@ -146,7 +146,7 @@ def create_baseline(
     parameters = {item.name: getattr(own, item.name) for item in fields(own) if item.metadata.get("record", True)}
     settings = {"mode": remedies.mode, "control": False, "baseline": parameters}
     graph = _wire(ThinkAs(parts, baseline), Open(parts, budget=budget, seed=seed, settings=settings))
-    return ready(graph.compile(name=baseline.name), parts.leave)
+    return ready(graph.compile(name=baseline.name), parts.leave, parts.clean_up)
 
 
 def _wire(think: ThinkAs, opening: Open) -> Graph:

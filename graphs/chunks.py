@@ -89,7 +89,8 @@ class Chunks:
         codec = self.parts.engine.codec
         turn = self._turns.get(self._line, "")
         reply = read_reply(turn, codec, report["episode_id"], stop=self.stop, tools=self.tools)
-        if self.tools and not turn:  # a model that never closes its thinking calls where it ended its turn
+        ends = tuple(codec.decode([token]) for token in codec.end_ids)
+        if self.tools and self._thought.endswith(ends):  # a model that never closes its thinking calls there
             ended = read_reply(self._thought, codec, report["episode_id"], stop=self.stop, tools=True)
             reply = ended if ended.calls or ended.broken else reply
         # Without a turn for the answer, the answer is in the thoughts.

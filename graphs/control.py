@@ -92,6 +92,7 @@ class Control:
         episode = self.parts.store.get(state["episode_id"])
         done = episode.interventions
         texts = {step.index: step.text for step in episode.steps}
+        thoughts = [step for step in episode.kept if step.kind == "think"]
         return self.parts.policies.decide(
             [
                 PolicyContext(
@@ -107,6 +108,7 @@ class Control:
                     domain=state["domain"],
                     answer_stated=state["answered"],
                     text=texts.get(event.step, ""),
+                    before="".join(step.text for step in thoughts if step.index < event.step),
                     metadata=episode.problem.metadata,
                 )
                 for event in events

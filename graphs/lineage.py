@@ -18,14 +18,11 @@ def find_line(episode: Episode, *, branch: str, before: int, length: int) -> lis
         before: index of the first step that is not part of it.
         length: of the line, in tokens.
     """
-    # Nothing was thought on from a fork that was given up.
-    left = {
-        fork
-        for one in episode.interventions
-        if one.kind == "branch" and one.kept is not None
-        for fork in one.branches
-        if fork != one.kept
-    }
+    # Nothing was thought on from a fork that was given up. Forks of a line that was gone back behind have the same
+    # names: what was chosen last counts.
+    choices = [one for one in episode.interventions if one.kind == "branch" and one.kept is not None]
+    kept = {fork: one.kept for one in choices for fork in one.branches}
+    left = {fork for fork, winner in kept.items() if fork != winner}
     line: list[Step] = []
     while length > 0:
         last = max(

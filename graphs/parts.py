@@ -67,7 +67,11 @@ class Parts:
         """The sequence of a state, as the state knows it.
 
         A node that runs a second time finds more than that, and so does who goes back in time: what is there may be
-        another line by now. After a restart nothing is there. In all these cases it is made again from the store.
+        another line by now. After a restart nothing is there. In all these cases it is made again from the store; but
+        of a fork, which is thought on once, what is too much is taken back.
+
+        Raises:
+            EngineError: the store does not hold it (any more).
         """
         ref = SequenceRef.model_validate(state["sequence"])
         try:
@@ -78,9 +82,16 @@ class Parts:
         if length == ref.length and (forked or not self.memory.is_behind(state["episode_id"], state["next_index"])):
             return ref
         if forked and length > ref.length:
+            self.memory.rewind(state["episode_id"], state["branch"], before=state["next_index"])
             return self.engine.rollback(ref, to=ref.length)
         self.close(state["episode_id"], ref)
         return self._restore(state, ref)
+
+    def come_back(self, state: Mapping[str, Any]) -> None:
+        """A state is gone on from that was laid aside: what others did with the episode since is gone back behind."""
+        kept = self.episode(state["episode_id"]).kept
+        self.memory.recorded(state["episode_id"], max(step.index for step in kept))
+        self.hold(state["episode_id"], self.sequence(state))
 
     def at_boundary(self, ref: SequenceRef) -> bool:
         """Whether a sequence ends where a step ends: after a blank line, or where the thinking was opened."""
@@ -220,7 +231,7 @@ class Parts:
             self.memory.leave(episode_id)
 
     def _enter(self, episode_id: str) -> None:
-        tell_followers(episode_id)
+        tell_followers(episode_id, resumable=_resumable())
         for left in self.memory.enter(episode_id):
             self.engine.close(left)
 
@@ -254,7 +265,13 @@ class Parts:
         if line is None:
             raise EngineError(
                 f"episode {episode.id} has no {ref.length} tokens in the store, of which its state speaks",
-                hint="resume with the store that the episode was begun in (a file or a server, not memory)",
+                hint="resume with the store that the episode was begun in (a file or a server, not memory); what was "
+                "thought anew since, behind an earlier checkpoint, cannot be gone forward to",
+            )
+        if any(token < 0 for step in line for token in step.ids):
+            raise EngineError(
+                f"episode {episode.id} cannot be read again: its store keeps no tokens of it, or changed ones",
+                hint="resume with a store that keeps texts as they are",
             )
         if "before" not in state:
             # What was thought behind this point or beside it, and was never saved or is gone back behind, is no part of
@@ -278,7 +295,7 @@ class Parts:
 
 def _resumable() -> bool:
     """Whether the run has checkpoints to go on from."""
-    return get_config().get("configurable", {}).get("thread_id") is not None
+    return get_config().get("configurable", {}).get("__pregel_checkpointer") not in (None, False)
 
 
 def make_intervention(state: Mapping[str, Any], kind: str, *, mode: str, position: int, **facts: Any) -> Intervention:

@@ -20,18 +20,19 @@ RECURSION_LIMIT = 9_999
 """Supersteps where nobody else sets a limit: our own budget ends a run long before."""
 
 Reasoner: TypeAlias = CompiledStateGraph[Channels, ReasonerContext, Asked, ReasonerOutput]
-_LEAVING: WeakKeyDictionary[Any, Callable[[str], None]] = WeakKeyDictionary()
+_CLOSING: WeakKeyDictionary[Any, tuple[Callable[[str], None], Callable[[str], object]]] = WeakKeyDictionary()
 _Configs: TypeAlias = RunnableConfig | Sequence[RunnableConfig] | None
 
 
-def ready(compiled: Reasoner, leave: Callable[[str], None]) -> Reasoner:
+def ready(compiled: Reasoner, leave: Callable[[str], None], clean_up: Callable[[str], object]) -> Reasoner:
     """The graph with our limit, which a caller's own goes before.
 
     Args:
         compiled: the graph.
         leave: closes an episode whose run nobody follows any more.
+        clean_up: closes what is still open of one whose run has failed.
     """
-    _LEAVING[compiled.builder] = leave
+    _CLOSING[compiled.builder] = leave, clean_up
     # As `Pregel.copy` makes a copy, for a class of our own.
     made: Reasoner = _Ready(**{name: value for name, value in vars(compiled).items() if name != "__orig_class__"})
     return made.with_config({"recursion_limit": RECURSION_LIMIT, "metadata": {"ls_integration": "nr_agent"}})
@@ -62,7 +63,7 @@ class _Ready(CompiledStateGraph[Channels, ReasonerContext, Asked, ReasonerOutput
         return super().abatch_as_completed(inputs, _limited(config), **kwargs)
 
     def _followed(self, config: RunnableConfig | None) -> RunnableConfig:
-        return followed(config, self.config, _LEAVING[self.builder])
+        return followed(config, self.config, *_CLOSING[self.builder])
 
 
 def _plain(given: Any) -> Any:

@@ -99,7 +99,8 @@ def create_reasoner(
         exit_behavior=exit_behavior,
     )
     compiled = graph.compile(checkpointer=checkpointer, cache=cache, name=name)
-    return ready(compiled, nodes_of(graph)["open"].parts.leave)
+    parts = nodes_of(graph)["open"].parts
+    return ready(compiled, parts.leave, parts.clean_up)
 
 
 def build_reasoner(
@@ -139,7 +140,7 @@ def build_reasoner(
         control=control,
         memory=Memory(detector),
     )
-    settings = {"mode": remedies.mode, "control": control}
+    settings = {"mode": remedies.mode, "control": control, "attended": chosen.attended}
     nodes = {
         "open": Open(parts, budget=budget, seed=seed, settings=settings),
         "think": Think(parts),

@@ -10,7 +10,7 @@ from langgraph.config import get_stream_writer
 from langgraph.runtime import Runtime
 
 from nr_agent import tasks
-from nr_agent.answers import extract_answer, states_answer
+from nr_agent.answers import extract_answer, same_answer, states_answer
 from nr_agent.episode import Episode, Problem, Usage, measure_usage
 from nr_agent.errors import BudgetExceededError
 from nr_agent.graphs.context import ReasonerContext
@@ -81,8 +81,9 @@ class Record:
         # An episode that was laid aside by an older version knows nothing of tools.
         tools = state.get("tools", False)
         reply = read("answer")
-        if tools and not any(step.kind == "answer" for step in episode.kept):
-            # A model that never closes its thinking calls where it ended its turn.
+        last = episode.kept[-1]
+        if tools and last.kind == "think" and self.parts.engine.codec.end_ids.issuperset(last.ids[-1:]):
+            # A model that never closes its thinking calls where it ends its turn.
             called = read("think")
             reply = called if called.calls or called.broken else reply
         return reply
@@ -100,7 +101,7 @@ class Record:
 
 
 def judge(problem: Problem, answer: str | None) -> bool | None:
-    """Whether an answer is right: by the task's own scorer where there is one, else letter by letter.
+    """Whether an answer is right: by the task's own scorer where there is one, else as it is written, or as a number.
 
     Returns:
         None where that cannot be said: no reference, or several right answers and no scorer installed.
@@ -110,7 +111,7 @@ def judge(problem: Problem, answer: str | None) -> bool | None:
     if answer is not None and answer.strip() == problem.reference.strip():
         return True
     if problem.task is None or problem.seed is None or problem.task not in tasks.FAMILIES:
-        return False
+        return answer is not None and same_answer(answer, problem.reference)
     if importlib.util.find_spec("reasoning_gym") is None:
         return None
     return tasks.score(problem, answer)

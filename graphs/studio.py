@@ -26,7 +26,11 @@ def make_graph() -> Reasoner:
     """
     names = ("open", "think", "recheck", "branch", "explore", "choose", "ask_human", "stop", "answer", "record")
     nodes = {name: _Later(name) for name in names}
-    return ready(wire(nodes).compile(name="nr_reasoner"), lambda episode_id: nodes["open"].parts.leave(episode_id))
+    return ready(
+        wire(nodes).compile(name="nr_reasoner"),
+        lambda episode_id: nodes["open"].parts.leave(episode_id),
+        lambda episode_id: nodes["open"].parts.clean_up(episode_id),
+    )
 
 
 class _Later:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 _BOXED = "\\boxed{"
 _ANNOUNCED = re.compile(r"(?:\banswer\s+is(?:\s+still)?\b|\banswer\s*:)[:\s]*(?P<answer>[^\n]*)", re.IGNORECASE)
 _FENCE = "```"
+_NUMBER = re.compile(r"(?<![\w.^])-?\d+(?:\.\d+|/\d+)?(?![\w^])")
+_BARE = re.compile(r"[$\u20ac\u00a3]? ?-?\d+(?:\.\d+|/\d+)? ?%?\.?")
+_FRACTION = re.compile(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}")
 _EMPHASIS = "*`$ \t"
 
 
@@ -23,6 +27,28 @@ def extract_answer(text: str) -> str | None:
 def states_answer(text: str) -> bool:
     r"""Whether a text says that something is the answer, by `\boxed{...}` or in words."""
     return _boxed(text) is not None or _announced(text) is not None
+
+
+def same_answer(one: str, other: str) -> bool:
+    """Whether two answers are written alike, or come to the same number in words of their own.
+
+    One of the two has to be a bare number; of a sentence the last one counts: "72" is what "Together 48+24=72 clips."
+    comes to.
+    """
+    if "".join(one.split()) == "".join(other.split()):
+        return True
+    texts = [_FRACTION.sub(r"\1/\2", text.replace(",", "").strip()) for text in (one, other)]
+    found = [_NUMBER.findall(text) for text in texts]
+    if not all(found) or not any(map(_BARE.fullmatch, texts)):
+        return False
+    return _value(found[0][-1]) == _value(found[1][-1])
+
+
+def _value(number: str) -> Fraction | None:
+    try:
+        return Fraction(number)
+    except ZeroDivisionError:
+        return None
 
 
 def _boxed(text: str) -> str | None:

@@ -32,7 +32,8 @@ def read_problems(path: Path, n: int | None = None, *, domain: str = "math") -> 
         TaskError: the file cannot be read, a line is no JSON object, or one holds no problem.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # At line feeds alone: JSON may hold the other ends of lines as they are.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise TaskError(f"{path} cannot be read: {error}", hint="give a file of JSON lines in UTF-8") from error
     problems: list[Problem] = []

@@ -27,6 +27,7 @@ class PolicyContext:
         domain: domain of the problem: `math`, `code`, `general`, ...
         answer_stated: whether a step of the thinking has already said what the answer is.
         text: of the step in which the event was seen.
+        before: text of the thoughts before it: a step ends at a blank line, and a program may go on behind one.
         metadata: what travels with the problem: the tests of a programming problem, say.
     """
 
@@ -42,6 +43,7 @@ class PolicyContext:
     domain: str = "general"
     answer_stated: bool = False
     text: str = ""
+    before: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from nr_agent.actions import Action, Recheck, Stop
@@ -74,6 +74,9 @@ def replay(episode: Episode, policies: Policies) -> Replay:
     Raises:
         PolicyError: a policy returned something that is no action.
     """
+    # Whether there was somebody to ask was no choice of the policies.
+    asked = any(one.kind == "ask_human" for one in episode.interventions)
+    policies = replace(policies, attended=bool(episode.settings.get("attended", asked)))
     walk = _Walk(episode)
     points: list[Point] = []
     for step in walk.moments():
@@ -158,6 +161,7 @@ class _Walk:
             domain=self.episode.problem.domain,
             answer_stated=any(states_answer(one.text) for one in self.line),
             text=step.text,
+            before="".join(one.text for one in self.line if one.index < step.index),
             metadata=self.episode.problem.metadata,
         )
 

@@ -14,9 +14,9 @@ from nr_agent.policies.sandbox import programs, run_program
 class RunTestsPolicy(BaseModel):
     """Recheck a step whose program fails; one that passes was suspected in vain.
 
-    The program is the step's fenced Python, with the problem's tests (`metadata["tests"]`) behind it. It is run by the
-    sandbox of the settings (`NR_AGENT_SANDBOX`) and by nothing else: without one, or without a program, the step is
-    rechecked in words. A pack cannot name the command, because a pack may be somebody else's.
+    The program is the fenced Python that the step ends, with the problem's tests (`metadata["tests"]`) behind it. It is
+    run by the sandbox of the settings (`NR_AGENT_SANDBOX`) and by nothing else: without one, or without a program, the
+    step is rechecked in words. A pack cannot name the command, because a pack may be somebody else's.
 
     Attributes:
         seconds: a program that takes longer has failed.
@@ -31,7 +31,7 @@ class RunTestsPolicy(BaseModel):
 
     def decide(self, context: PolicyContext) -> Action:
         """Go on where the program passes, else recheck."""
-        program = programs(context.text)
+        program = programs(context.text, context.before)
         if program.strip():
             tests = str(context.metadata.get("tests", ""))
             if run_program(f"{program}\n{tests}\n", seconds=self.seconds) == "passed":

@@ -12,12 +12,33 @@ from nr_agent.settings import load_settings
 
 Verdict = Literal["passed", "failed", "not_run"]
 
-_FENCED: Final = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
+_FENCE: Final = re.compile(r"[ \t]*```[ \t]*([\w+-]*)[ \t]*")
+_PYTHON: Final = ("", "py", "python", "python3")
 
 
-def programs(text: str) -> str:
-    """The Python in a text: its fenced blocks in order, as one program."""
-    return "\n".join(_FENCED.findall(text))
+def programs(text: str, before: str = "") -> str:
+    """The Python in a text: the fenced blocks that end in it, in order, as one program.
+
+    Args:
+        text: a step.
+        before: what was thought before it, where a block may have begun.
+    """
+    blocks: list[str] = []
+    language: str | None = None  # of the block that is open
+    block: list[str] = []
+    lines = (before + text).split("\n")
+    own = before.count("\n")
+    for number, line in enumerate(lines):
+        fence = _FENCE.fullmatch(line)
+        if fence is None or (language is not None and fence[1]):
+            block.append(line)
+        elif language is None:
+            language, block = fence[1].lower(), []
+        else:
+            if language in _PYTHON and number >= own:
+                blocks.append("\n".join([*block, ""]))
+            language = None
+    return "\n".join(blocks)
 
 
 def run_program(program: str, *, seconds: float) -> Verdict:

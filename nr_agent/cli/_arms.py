@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nr_agent.errors import ConfigurationError
+from nr_agent.tasks import FAMILIES
+from nr_agent.tokens import RECHECK
 
 if TYPE_CHECKING:
     from nr_agent.engine.torch_engine import TorchEngine
@@ -41,8 +43,8 @@ DEFAULT: Final = ("vanilla", "nr_agent", "oracle")
 PILOT: Final = 20
 """Problems a family on which neurons are found, and truth and entropy gauged; from the last of the training seeds."""
 
-_TURNS: Final = {"nano": ("Wait", "Alternatively", "Hold on", "Let me", "I should")}
-"""Where a model's thinking turns, if not at the words of the papers: the embedded LRM's words are its teacher's."""
+_TURNS: Final = ("Wait", "Alternatively", "Hold on", "Let me", "I should")
+"""Where the thinking of a model turns that learned from our teacher, as all do that know the correction tokens."""
 
 
 @dataclass(frozen=True)
@@ -203,11 +205,11 @@ class Bench:
     def _deer(self) -> Baseline:
         from nr_agent.policies.baselines import Deer  # noqa: PLC0415 - imported when needed
 
-        words = _TURNS.get(self.engine.name)
-        return replace(Deer(), words=words) if words else Deer()
+        taught = self.engine.codec.control(RECHECK) is not None
+        return replace(Deer(), words=_TURNS) if taught else Deer()
 
     def _neat(self) -> Baseline:
-        """NEAT's neurons, found once a benchmark."""
+        """NEAT's neurons, found once a benchmark: on problems of all families, whichever are measured first."""
         from nr_agent.evaluation.kept import NEURONS, write_whole  # noqa: PLC0415 - imported when needed
         from nr_agent.evaluation.neat import find_neat, make_neat  # noqa: PLC0415 - imports torch
         from nr_agent.neurons.channels import Channel  # noqa: PLC0415 - imports torch
@@ -216,7 +218,7 @@ class Bench:
         if path.exists():
             known = json.loads(path.read_text())
             return make_neat([Channel.parse(address) for address in known["channels"]], known["reference"])
-        found = find_neat(self.engine, _pilot(self.families))
+        found = find_neat(self.engine, _pilot(list(FAMILIES)))
         write_whole(path, json.dumps({"channels": found.channels, "reference": found.reference}, indent=1) + "\n")
         return found
 

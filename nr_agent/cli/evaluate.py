@@ -14,7 +14,7 @@ from nr_agent.cli._models import MODEL_HELP, prepare
 
 def evaluate(
     out: Annotated[Path, typer.Option(help="Folder for results.json and rows.jsonl.")],
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "nano",
+    model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
     arms: Annotated[str, typer.Option(help=f"Separated by commas: {', '.join(ARMS)}.")] = ",".join(DEFAULT),
     tasks: Annotated[str | None, typer.Option(help="Families, separated by commas; all by default.")] = None,
     n: Annotated[int, typer.Option(min=1, help="Problems a family.")] = 100,
@@ -34,6 +34,7 @@ def evaluate(
     from nr_agent.graphs import Budget  # noqa: PLC0415 - imports LangGraph
     from nr_agent.models.registry import load_engine  # noqa: PLC0415 - imports torch
     from nr_agent.policies import load_policies  # noqa: PLC0415 - imported when needed
+    from nr_agent.settings import load_settings  # noqa: PLC0415 - imported when needed
     from nr_agent.tasks import TRAINING_SEEDS, family_names, trained_on  # noqa: PLC0415 - imported when needed
 
     chosen = list(dict.fromkeys(arm.strip() for arm in arms.split(",")))
@@ -49,6 +50,7 @@ def evaluate(
         )
     # Nobody is asked in a benchmark: a policy that would is passed over.
     pack = replace(load_policies(policies), attended=False)
+    model = model or load_settings().model
     prepare(model)
     engine = load_engine(model)
     common: dict[str, Any] = {"budget": Budget(max_tokens=max_tokens), "sampling": Sampling(temperature=temperature)}

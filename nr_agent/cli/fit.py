@@ -10,17 +10,22 @@ import typer
 from nr_agent.cli._memory import keep_freed_memory
 from nr_agent.cli._models import MODEL_HELP, prepare
 
+FITTED_FROM = 500_000
+"""First seed of the problems that a detector is fitted on."""
+
 
 def fit(
     out: Annotated[Path, typer.Option(help="Folder for the detector, its card, and the traces to resume from.")],
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "nano",
+    model: Annotated[str | None, typer.Option(help=MODEL_HELP)] = None,
     tasks: Annotated[str | None, typer.Option(help="Families, separated by commas; all by default.")] = None,
     problems: Annotated[
         list[Path] | None,
         typer.Option(help="A file of problems as JSON lines, instead of families; may be given several times."),
     ] = None,
     n: Annotated[int, typer.Option(min=20, help="Problems a family, or a file.")] = 160,
-    seed: Annotated[int, typer.Option(help="Seed of the first problem, among the training seeds.")] = 500_000,
+    seed: Annotated[
+        int | None, typer.Option(help=f"Seed of the first problem, among the training seeds; {FITTED_FROM} by default.")
+    ] = None,
     temperature: Annotated[
         float, typer.Option(min=0, max=2, help="At which traces are sampled: that of later use.")
     ] = 0.6,
@@ -68,9 +73,13 @@ def fit(
     from nr_agent.models.across import sampler  # noqa: PLC0415 - imports torch
     from nr_agent.models.registry import load_engine  # noqa: PLC0415 - imports torch
     from nr_agent.problem_files import read_problems  # noqa: PLC0415 - kept beside the others
+    from nr_agent.settings import load_settings  # noqa: PLC0415 - keeps --help quick
     from nr_agent.tasks import TRAINING_SEEDS, draw, family_names  # noqa: PLC0415 - imports reasoning-gym
 
-    if not (seed in TRAINING_SEEDS and seed + n - 1 in TRAINING_SEEDS):
+    if problems and seed is not None:
+        raise TaskError("--seed chooses problems of families, and --problems was given", hint="give one of them")
+    seed = FITTED_FROM if seed is None else seed
+    if not problems and not (seed in TRAINING_SEEDS and seed + n - 1 in TRAINING_SEEDS):
         raise TaskError(
             f"seeds {seed} to {seed + n - 1} are not training seeds",
             hint=f"choose them between {TRAINING_SEEDS.start} and {TRAINING_SEEDS.stop - 1}",
@@ -93,6 +102,7 @@ def fit(
         families = family_names(tasks)
         chosen_problems = [draw(family, number) for number in range(seed, seed + n) for family in families]
     keep_freed_memory()
+    model = model or load_settings().model
     prepare(model)
     engine = load_engine(model)
     promise: Any = dict.fromkeys(LEVELS, alpha)

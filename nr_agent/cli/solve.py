@@ -52,8 +52,8 @@ def solve(
         raise ConfigurationError(f"give a problem, or --demo{both}", hint='nr-agent solve "What is 12 + 35?"')
     asked = list(DEMOS) if demo else [Demo(_read(problem or ""), seed)]
     settings = load_settings()
-    # Where nobody sits, a policy that would ask is passed over.
-    attended = sys.stdin.isatty() and not as_json
+    # Where nobody sits, or nobody would see the question, a policy that would ask is passed over.
+    attended = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
     reasoner, close = _make(
         model or settings.model,
         policies,
@@ -107,6 +107,10 @@ def _make(
         raise DetectorError(
             f"the model {model} has no detector",
             hint=f"run it without: --no-control; or fit one: nr-agent fit --model {model} --out DIR",
+        )
+    if detector is not None and not control:
+        raise ConfigurationError(
+            "--detector was given, and nothing watches without control", hint="leave out --detector, or --no-control"
         )
     pack = replace(load_policies(policies), attended=attended)
     episodes = EpisodeStore(store)

@@ -16,8 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from nr_agent.answers import same_answer
 from nr_agent.detection.grounding import grounded
 from nr_agent.detection.traces import Traced
+from nr_agent.episode import Problem
 from nr_agent.equations import Equation, equations
 from nr_agent.events import LEVELS, Level
 from nr_agent.tasks import score
@@ -138,8 +140,15 @@ def first_reached(traced: Traced) -> int | None:
 
 
 def is_right(traced: Traced) -> bool:
-    """Whether the trace ends in the right answer, by the task's own scorer."""
-    return score(traced.problem, traced.answer)
+    """Whether the trace ends in the right answer, by the task's own scorer; without one by the answer that is known."""
+    return answers_right(traced.problem, traced.answer)
+
+
+def answers_right(problem: Problem, answer: str | None) -> bool:
+    """Whether an answer is right, by the task's own scorer; without one by the answer that is known, if any is."""
+    if problem.seed is not None or problem.reference is None or answer is None:
+        return score(problem, answer)
+    return same_answer(answer, problem.reference)
 
 
 def base_rates(labelled: Sequence[Sequence[StepLabels]]) -> dict[str, float]:
@@ -166,9 +175,14 @@ def _looked_wrong(match: re.Match[str], asked: re.Match[str] | None) -> Literal[
 
 
 def _same(traced: Traced, trial: str | None) -> bool:
-    """Whether a trial answer is the final one: written alike, or both right (a search has several solutions)."""
+    """Whether a trial answer is the final one: written alike, or both right (a search has several solutions).
+
+    Where the task has no scorer, it is the same number that counts: one may stand alone, the other in a sentence.
+    """
     if trial is None or traced.answer is None:
         return False
+    if traced.problem.seed is None:
+        return same_answer(trial, traced.answer)
     if trial.replace(" ", "") == traced.answer.replace(" ", ""):
         return True
     return score(traced.problem, trial) and score(traced.problem, traced.answer)

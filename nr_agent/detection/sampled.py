@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 from nr_agent.detection.hashes import digest, tokenizer_hash
 from nr_agent.detection.trace_files import append_traces, begun_traces, kept_traces, write_traces
 from nr_agent.detection.traces import Traced
+from nr_agent.engine.cores import usable_cores
 from nr_agent.engine.protocol import Sampling
 from nr_agent.episode import Problem
 from nr_agent.errors import ContextLengthError, ProblemError
 
-BLOCK = max(240, 32 * (os.cpu_count() or 1))
+BLOCK = max(240, 32 * usable_cores())
 """Traces that are sampled before they are written: enough for every process, as starting those takes seconds."""
 
 _WHOLE = "traces.jsonl"

@@ -95,17 +95,24 @@ class SlotCache(Cache):
         return capacity if self.room is None else min(capacity, self.room)
 
     def resize(self, slots: int, capacity: int) -> None:
-        """Give the arena another shape; what fits into it is kept."""
-        for store in (self.keys, self.values):
-            for layer, old in enumerate(store):
-                if old is None or (old.shape[0] == slots and old.shape[2] == capacity):
-                    continue
-                new = old.new_zeros(slots, old.shape[1], capacity, old.shape[3])
-                kept, seen = min(slots, old.shape[0]), min(capacity, old.shape[2])
-                new[:kept, :, :seen] = old[:kept, :, :seen]
-                store[layer] = new
-        # At last: where the memory ran out half-way, what is there is not taken for larger than it is.
-        self.slots, self.capacity = slots, capacity
+        """Give the arena another shape; what fits into it is kept.
+
+        Where the memory runs out half-way, the arena is as large as the smallest of what is there.
+        """
+        shapes = [(slots, capacity)]
+        try:
+            for store in (self.keys, self.values):
+                for layer, old in enumerate(store):
+                    if old is None or (old.shape[0] == slots and old.shape[2] == capacity):
+                        continue
+                    shapes.append((old.shape[0], old.shape[2]))
+                    new = old.new_zeros(slots, old.shape[1], capacity, old.shape[3])
+                    kept, seen = min(slots, old.shape[0]), min(capacity, old.shape[2])
+                    new[:kept, :, :seen] = old[:kept, :, :seen]
+                    store[layer] = new
+                    shapes.pop()
+        finally:
+            self.slots, self.capacity = (min(sizes) for sizes in zip(*shapes, strict=True))
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Length of the view; positions are always given explicitly, so no model derives them from it."""

@@ -76,10 +76,15 @@ class Scheduler:
                 state.busy = False
                 raise EngineError("the engine was shut down", hint="load it again")
             job = Job(request, state, self.sequences.passes)
-            self._waiting.append(job)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._loop, name="nr-agent-engine", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._loop, name="nr-agent-engine", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # no more threads, or the interpreter is at its end
+                    state.busy = False
+                    raise
+                self._thread = thread
+            self._waiting.append(job)
             self._wake.notify()
         return job.future
 

@@ -118,7 +118,7 @@ def _texts(path: Path) -> Iterator[str]:
     elif path.suffix in (".jsonl", ".parquet"):
         rows = read_rows(path)
     else:
-        rows = (line for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        rows = (line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip())
     for row in rows:
         yield _text_of(row)
 

@@ -232,7 +232,9 @@ def _check_made_by(codec: Codec, step: Step) -> None:
 
 
 def _is_conversation(episode: Episode) -> bool:
-    """Whether the model saw more than the problem: an instruction, earlier turns, tools."""
+    """Whether the model saw more than the problem: an instruction, earlier turns, tools, turns of its own."""
+    if episode.kept[0].index:
+        return True  # no prompt of the run, but one that was made of what was thought before
     turns = episode.settings.get("turns")
     if isinstance(turns, int):
         return turns > 1 or bool(episode.settings.get("tools"))

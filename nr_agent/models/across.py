@@ -6,18 +6,20 @@ A trace is a function of its problem and its seed, so it is the same however man
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import Any
 
 import torch
 
 from nr_agent.detection.traces import Traced, sample_traces
+from nr_agent.engine.cores import usable_cores
 from nr_agent.engine.protocol import Sampling
 from nr_agent.engine.torch_engine import TorchEngine
 from nr_agent.episode import Problem
+from nr_agent.errors import EngineError
 from nr_agent.models.registry import load_engine
 
 _SMALL = 100_000_000
@@ -49,8 +51,11 @@ def sample_across(
         trials: whether to take trial answers.
         at_once: traces that a process thinks at the same time.
         progress: called with the number of finished traces.
+
+    Raises:
+        EngineError: a process was ended from outside.
     """
-    workers = max(1, min(os.cpu_count() or 1, len(problems) // _FEW))
+    workers = max(1, min(usable_cores(), len(problems) // _FEW))
     pieces = [range(start, len(problems), workers * _JOBS) for start in range(workers * _JOBS)]
     traces: dict[int, Traced] = {}
     spawned = multiprocessing.get_context("spawn")
@@ -68,10 +73,16 @@ def sample_across(
             for piece in pieces
             if piece
         }
-        for done in as_completed(waiting):
-            traces.update(zip(waiting[done], done.result(), strict=True))
-            if progress is not None:
-                progress(len(traces))
+        try:
+            for done in as_completed(waiting):
+                traces.update(zip(waiting[done], done.result(), strict=True))
+                if progress is not None:
+                    progress(len(traces))
+        except BrokenProcessPool as error:
+            raise EngineError(
+                f"one of {workers} processes that sample {model} was ended from outside",
+                hint="most likely the memory ran out: free some, or allow fewer cores (taskset -c 0-3 nr-agent ...)",
+            ) from error
     return [traces[number] for number in range(len(problems))]
 
 

@@ -84,8 +84,9 @@ def _is_ffn_input(module: nn.Module, modules: list[nn.Module], hidden: int, atte
     # only the FFN's width is also what another module of the layer puts out, alone or as gate and value.
     made = {_shape(other)[1] for other in modules if other is not module and _shape(other)[0] == hidden}
     if width == attention_width:
-        feeds = [other for other in modules if other is not module and _shape(other) == (hidden, width)]
-        return modules.index(module) == len(modules) - 1 and bool(feeds)
+        # An FFN as wide as all heads is beside an output projection of its shape; of experts there is only that one.
+        alike = [other for other in modules if _shape(other) == (width, hidden)]
+        return len(alike) > 1 and alike[-1] is module
     return width in made or 2 * width in made
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nr_agent.engine.weights import input_device, stored
 from nr_agent.neurons.channels import Channel
-from nr_agent.neurons.sites import find_sites
+from nr_agent.neurons.sites import decoder_layers, find_sites
 
 SHOWN = 4
 """Tokens that are named where it is said what a channel writes toward."""
@@ -51,7 +51,10 @@ def push_toward(model: Any, channels: Sequence[Channel], token: int) -> Tensor:
     aim = (unembedding[token] - unembedding.mean(0)) * final_scale(model, unembedding.shape[1]).to(unembedding.device)
     sites = {site.place: site for site in find_sites(model)}
     shown = dict.fromkeys(channel.place for channel in channels)
-    pushes = {place: aim @ sites[place].weight().float() for place in shown}
+    pushes = {}
+    for place in shown:
+        weight = sites[place].weight().float()
+        pushes[place] = aim.to(weight.device) @ weight
     return torch.stack([pushes[one.place][sites[one.place].column(one)] for one in channels]).cpu()
 
 
@@ -107,11 +110,39 @@ def strongest(push: Tensor, decode: Callable[[Sequence[int]], str], *, shown: in
     ]
 
 
+@torch.no_grad()
 def final_scale(model: Any, width: int) -> Tensor:
-    """The weight of the last norm of the decoder, ones where it has none."""
-    last: Tensor | None = None
-    for module in model.base_model.children():
-        weight = getattr(module, "weight", None)
-        if not isinstance(module, nn.Embedding | nn.ModuleList) and isinstance(weight, Tensor):
-            last = stored(module) if weight.shape == (width,) else last
-    return torch.ones(width) if last is None else last.float()
+    """What the last norm multiplies each direction of the residual stream with; ones where no norm follows the layers.
+
+    It is measured, because norms differ: the weight, one and the weight (Gemma), with a mean taken away and a bias. For
+    an input of alternating sign, whose mean is 0 and whose size the norm divides by, half of the difference between it
+    and its opposite is the scale.
+    """
+    inside = {module for layer in decoder_layers(model) for module in layer.modules()}
+    called: list[nn.Module] = []
+    norms = [
+        module
+        for module in model.modules()
+        if module not in inside
+        and not isinstance(module, nn.Embedding)
+        and isinstance(getattr(module, "weight", None), Tensor)
+        and tuple(module.weight.shape) == (width,)
+    ]
+    handles = [norm.register_forward_pre_hook(lambda module, _: called.append(module)) for norm in norms]
+    try:
+        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=input_device(model)), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not called:
+        return torch.ones(width)
+    norm, weight = called[-1], called[-1].weight
+    assert isinstance(weight, Tensor)  # noqa: S101 - that is how it was found
+    sign = torch.ones(width, device=input_device(model) if weight.is_meta else weight.device)
+    sign[1::2] = -1
+    # Large, so that what norms add below the root counts for nothing.
+    probe = 1024 * sign[None, None]
+    if isinstance(norm, nn.LayerNorm):  # torch's own takes no other type than its weight's
+        probe = probe.to(weight.dtype)
+    difference = norm(probe).float() - norm(-probe).float()
+    return (sign.to(difference.device) * difference[0, 0] / 2).cpu()

@@ -47,3 +47,23 @@ def test_fit_gets_what_the_command_line_says(tmp_path, monkeypatch):
     assert usual == FitSettings()
     assert chosen == FitSettings(max_tokens=1024, layers="middle")
     assert published == FitSettings.published(max_tokens=99)
+
+
+def test_seeds_are_of_families_and_not_of_files(tmp_path, monkeypatch):
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text("".join(f'{{"question": "{number}+1?"}}\n' for number in range(30)))
+    fitting = ["fit", "--out", str(tmp_path / "out"), "--problems", str(problems)]
+    failed = CliRunner().invoke(app, [*fitting, "--seed", "600000"])
+    assert "--seed" in str(failed.exception)
+    taken = []
+    monkeypatch.setattr(across, "sampler", lambda *_: None)
+    monkeypatch.setattr(detection_fit, "fit", lambda *given, **_: taken.append(len(given[1])))
+    assert CliRunner().invoke(app, [*fitting, "--n", "600000"], catch_exceptions=False).exit_code == 0
+    assert taken == [30]
+
+
+@pytest.mark.parametrize("command", [["fit", "--n", "20", "--tasks", "chain_sum"], ["eval", "--n", "1"]])
+def test_where_no_model_is_named_the_settings_name_one(tmp_path, monkeypatch, command):
+    monkeypatch.setenv("NR_AGENT_MODEL", str(tmp_path / "none"))
+    failed = CliRunner().invoke(app, [command[0], "--out", str(tmp_path / "out"), *command[1:]])
+    assert type(failed.exception).__name__ == "ModelError" and str(tmp_path / "none") in str(failed.exception)

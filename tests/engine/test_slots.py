@@ -202,3 +202,22 @@ def test_an_engine_that_nobody_asks_keeps_no_thread(make_engine, monkeypatch):
 def test_limits_that_leave_no_room_for_a_step_are_refused(name):
     with pytest.raises(ConfigurationError, match=f"{name}=0"):
         Limits(**{name: 0})
+
+
+def test_memory_that_ends_while_the_arena_takes_another_shape_leaves_what_all_layers_have(monkeypatch):
+    cache = SlotCache(2, slots=4, capacity=4, room=16)
+    cache.begin([0], torch.zeros(1, 1, dtype=torch.long), 1)
+    for layer in range(2):
+        cache.update(*2 * [torch.ones(1, 1, 1, 2)], layer)
+    grow, grown = torch.Tensor.new_zeros, []
+
+    def out_of_memory(tensor, *shape, **options):
+        grown.append(shape)
+        if len(grown) == 2:
+            raise torch.OutOfMemoryError("no room")
+        return grow(tensor, *shape, **options)
+
+    monkeypatch.setattr(torch.Tensor, "new_zeros", out_of_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        cache.resize(2, 8)
+    assert (cache.slots, cache.capacity) == (2, 4)

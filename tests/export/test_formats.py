@@ -16,7 +16,12 @@ from nr_agent.errors import ConfigurationError
 from nr_agent.export import export, verify
 from nr_agent.export.files import read_rows
 from nr_agent.export.forks import find_forks
+from nr_agent.export.formats import build_rows
+from nr_agent.export.rows import Refused
+from nr_agent.graphs.baseline import create_baseline
+from nr_agent.policies.baselines import SelfRefine
 from nr_agent.store import EpisodeStore
+from nr_agent.testing import ScriptedEngine
 
 CLOSED = [("m", f"</think>\n\n{ANSWER}")]
 FIRST = "Let me add. 12, 35.\n\n"
@@ -322,3 +327,12 @@ def test_trl_reads_its_configuration(codec, store, tmp_path, form, name):
         )
     assert arguments[1].max_length > 20
     assert arguments[2].use_peft
+
+
+def test_what_refines_itself_is_a_conversation(store):
+    engine = ScriptedEngine(["2+2=4"])
+    report = create_baseline(engine, SelfRefine(rounds=1), store=store).invoke(
+        {"messages": [{"role": "user", "content": "What is 2+2?"}]}
+    )["reasoning"]
+    with pytest.raises(Refused, match="conversation"):
+        build_rows(store.get(report["episode_id"]), "messages", "respond", engine.codec)

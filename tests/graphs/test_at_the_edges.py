@@ -6,12 +6,14 @@ import json
 
 import pytest
 from graphs_helpers import ask, words
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
 
 from nr_agent import ChatNeuReasoner
 from nr_agent.graphs import Budget, create_reasoner
 from nr_agent.graphs.memory import Memory
 from nr_agent.graphs.reasoner import parts_of
-from nr_agent.policies import BranchPolicy
+from nr_agent.policies import AskHumanPolicy, BranchPolicy
 from nr_agent.testing import ScriptedDetector, ScriptedEngine
 from nr_agent.tokens import BRANCH, END_THINK, RECHECK, THINK, TURN_END
 
@@ -104,7 +106,27 @@ def test_forks_share_the_budget_and_not_the_length_of_a_step(store):
     assert {step.stop for step in forks} == {"length"} and sum(len(step.ids) for step in forks) <= 400
 
 
-def test_a_fork_that_fails_where_nobody_can_resume_leaves_nothing_open(store):
+def test_a_call_that_a_thought_only_plays_with_is_none(store):
+    """A person ends the episode in the middle of a thought: nothing was called."""
+    engine = ScriptedEngine([f"slip; maybe {CALL}, no, wait"], tools=True)
+    reasoner = create_reasoner(
+        engine,
+        detector=ScriptedDetector(words),
+        policies={"intra_step": AskHumanPolicy()},
+        store=store,
+        checkpointer=InMemorySaver(),
+    )
+    thread = {"configurable": {"thread_id": "1"}}
+    reasoner.invoke(ask(), thread, context={"tools": [TOOL]})
+    answered = Command(resume={"action": "answer", "answer": "7"})
+    message = reasoner.invoke(answered, thread, context={"tools": [TOOL]})["messages"][-1]
+    assert message.tool_calls == [] and message.content == "7"
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"configurable": {"thread_id": "1"}}, {"max_concurrency": 1}], ids=["plain", "thread", "one by one"]
+)
+def test_a_fork_that_fails_where_nobody_can_resume_leaves_nothing_open(store, config):
     def script(text, seed):
         if text.endswith(BRANCH) and seed == 2:
             raise ConnectionError("lost")
@@ -112,10 +134,10 @@ def test_a_fork_that_fails_where_nobody_can_resume_leaves_nothing_open(store):
 
     engine = ScriptedEngine(script)
     reasoner = create_reasoner(
-        engine, detector=ScriptedDetector(words), policies={"inter_step": BranchPolicy()}, store=store
+        engine, detector=ScriptedDetector(words), policies={"inter_step": BranchPolicy(width=3)}, store=store
     )
     with pytest.raises(ConnectionError):
-        reasoner.invoke(ask())
+        reasoner.invoke(ask(), config)
     assert engine.open_sequences == 0 and len(parts_of(reasoner).memory) == 0
     assert [summary.status for summary in store.find()] == ["failed"]
 

@@ -19,6 +19,7 @@ from nr_agent.policies import (
     Policies,
     PolicyContext,
     RecheckPolicy,
+    load_policies,
     replay,
 )
 from nr_agent.testing import ScriptedDetector, ScriptedEngine
@@ -114,6 +115,23 @@ def test_episode_that_was_only_watched_shows_what_would_have_been_done(store):
     ]
     assert found.first_change is found.points[0]
     assert found.points[-1].tokens_behind == 2 * len("more\n\n")
+
+
+@pytest.mark.parametrize("pack", ["medicine", "finance"])
+def test_whether_somebody_could_be_asked_is_the_records_to_say(pack, store):
+    script = ["So the answer is 4.", "slip", "words"]
+    reasoner = create_reasoner(
+        ScriptedEngine(script),
+        detector=ScriptedDetector(words),
+        policies=replace(load_policies(pack), attended=False),
+        store=store,
+    )
+    report = reasoner.invoke(ask())["reasoning"]
+    assert report["interventions"] and report["interventions"][0]["kind"] != "ask_human"
+    episode = store.get(report["episode_id"])
+    assert not any(point.changed for point in replay(episode, load_policies(pack)).points)
+    older = episode.model_copy(update={"settings": {k: v for k, v in episode.settings.items() if k != "attended"}})
+    assert not any(point.changed for point in replay(older, load_policies(pack)).points)
 
 
 def test_other_policies_differ_where_they_differ(store):

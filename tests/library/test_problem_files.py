@@ -63,3 +63,10 @@ def test_the_public_files_are_read_whole(name):
     problems = read_problems(path)
     assert len(problems) == len([line for line in path.read_text().splitlines() if line.strip()])
     assert all(problem.reference for problem in problems)
+
+
+def test_lines_end_at_line_feeds_alone(tmp_path):
+    path = tmp_path / "m.jsonl"
+    rows = [{"question": "one\u2028two\u0085three?"}, {"question": "four?"}]
+    path.write_text("\ufeff" + "\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    assert [problem.text for problem in read_problems(path)] == [row["question"] for row in rows]

@@ -25,10 +25,10 @@ SHAPE = {
 MANY = {"num_experts": 4, "intermediate_size": 40, "moe_intermediate_size": 24}
 FEW = {"num_local_experts": 4, "intermediate_size": 24}
 FAMILIES = {
-    "qwen3_moe": SHAPE | MANY,
+    "qwen3_moe": SHAPE | MANY | {"head_dim": 16},  # as in the large ones, the heads are wider than the hidden state
     "mixtral": SHAPE | FEW,
     "olmoe": SHAPE | MANY | {"intermediate_size": 24},
-    "gpt_oss": SHAPE | FEW | {"head_dim": 8},
+    "gpt_oss": SHAPE | FEW | {"head_dim": 16},
 }
 IDS = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8]])
 

@@ -9,7 +9,7 @@ from nr_agent.models.registry import load_engine
 from nr_agent.neurons.channels import Channel
 from nr_agent.neurons.sites import find_sites
 from nr_agent.neurons.tap import ChannelPlan, self_check
-from nr_agent.neurons.writes import push_table
+from nr_agent.neurons.writes import final_scale, push_table
 
 _SHAPE = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 _GATED = _SHAPE | {"intermediate_size": 80, "num_key_value_heads": 2, "pad_token_id": 0}
@@ -128,3 +128,33 @@ def test_a_push_is_what_a_channel_adds_to_the_logits():
         expected = model.lm_head(direction * model.model.norm.weight)
     torch.testing.assert_close(row[0], expected)
     assert not row[1].any()
+
+
+_OPT = _SHAPE | {"ffn_dim": 80, "word_embed_proj_dim": 32}
+_GPT2 = {"vocab_size": 60, "n_embd": 32, "n_layer": 2, "n_head": 4}
+
+
+@pytest.mark.parametrize(
+    ("family", "shape", "last", "added"),
+    [
+        ("llama", _GATED, "model.norm", 0),
+        ("gemma", _GATED | {"head_dim": 16}, "model.norm", 1),  # it multiplies with one more than its weight
+        ("gemma2", _GATED | {"head_dim": 16}, "model.norm", 1),
+        ("gpt2", _GPT2, "transformer.ln_f", 0),
+        ("opt", _OPT, "model.decoder.final_layer_norm", 0),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_last_norm_scales_as_it_does_whatever_it_calls_its_weight(family, shape, last, added, dtype):
+    model = build(family, **shape)
+    norm = model.get_submodule(last)
+    for parameter in norm.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    model = model.to(dtype)
+    expected = norm.weight.detach().float() + added
+    off = 1e-2 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(final_scale(model, 32), expected, rtol=off, atol=off)
+
+
+def test_without_a_last_norm_nothing_is_scaled():
+    assert final_scale(build("opt", **_OPT, do_layer_norm_before=False), 32).tolist() == [1.0] * 32

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nr_agent.answers import extract_answer, states_answer
+from nr_agent.answers import extract_answer, same_answer, states_answer
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,27 @@ def test_any_text_is_read_without_an_error(text):
 @given(st.text(alphabet="abc123 +-", min_size=1).filter(str.strip), st.text(alphabet="xyz \n"))
 def test_box_wins_over_everything_around_it(answer, around):
     assert extract_answer(f"{around} the answer is 0 \\boxed{{{answer}}} {around}") == answer.strip()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("72", "Natalia sold 72 clips altogether in April and May.", True),
+        ("72", "Together 48+24=72 clips.", True),
+        ("72", "She sold 72 in April and 48 in May", False),
+        ("$1,200", "1200", True),
+        ("7", "7.0", True),
+        ("50%", "It is 50.", True),
+        ("3/4", r"\frac{3}{4}", True),
+        ("4", "3/4", False),
+        ("-3", "3", False),
+        ("5", "x^5", False),
+        ("12", "v12", False),
+        ("return 5", "x = 5", False),
+        ("a  b", "ab", True),
+        ("1/0", "1/0.", True),
+        ("", "", True),
+    ],
+)
+def test_answers_are_the_same_number_in_words_of_their_own(one, other, same):
+    assert same_answer(one, other) is same_answer(other, one) is same

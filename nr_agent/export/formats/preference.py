@@ -37,7 +37,7 @@ def build(episode: Episode, mask: Mask, codec: Codec | None) -> list[Row]:
     line = [step for step in episode.kept if step.index not in wrong]
     rows: dict[str, Row] = {}
     for fork in find_forks(episode):
-        if fork.confirmed:
+        if fork.confirmed and len(fork.rejected) == 1:
             continue
         # Without the step that it corrects, a trigger in the text would follow nothing.
         with_triggers = inserted and fork.discarded
