@@ -10,7 +10,7 @@ import typer
 
 from nr_agent.cli._models import prepare
 from nr_agent.cli._output import failure_line, one_line, sanitise
-from nr_agent.errors import DetectorError
+from nr_agent.errors import DetectorError, ModelError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,7 +38,14 @@ def explain(
     with EpisodeStore(store, create=False) as opened:
         episode = opened.get(episode_id)
     name = model or episode.model
-    folder = prepare(name)
+    try:
+        folder = prepare(name)
+    except ModelError as error:
+        if model is not None:
+            raise
+        raise ModelError(
+            f"the episode was thought by {name!r}, which is not found", hint="say where it is: --model FOLDER"
+        ) from error
     if not ((detector or folder / DETECTOR_FOLDER) / "detector.json").is_file():
         raise DetectorError(
             f"there is no detector in {detector or folder / DETECTOR_FOLDER}",

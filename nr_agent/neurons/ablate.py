@@ -35,7 +35,9 @@ def site_means(model: Any, sequences: Sequence[tuple[Sequence[int], int, int]]) 
 
     def adder(site: Site) -> Any:
         def add(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-            total = inputs[0][0, span].double().sum(0).cpu()
+            given: Tensor = inputs[0]
+            tokens = given if given.ndim == 2 else given[0]  # some models give theirs to a layer without the rows
+            total = tokens[span].double().sum(0).cpu()
             sums[site.place] = sums[site.place] + total if site.place in sums else total
 
         return add

@@ -187,14 +187,14 @@ def _draw(
         example: Example | None
         if told and rng.random() < settings.told:
             example = rng.choice(told)
-        elif point < settings.clean or not own:
+        elif point < settings.clean:
             problem = draw(family, rng.choice(TRAINING_SEEDS))
             example = (
                 None
                 if held_out(problem.text)
                 else encode_trace(tokenizer, asked(problem, rng), teach(family, problem.text, rng))
             )
-        elif point < settings.clean + settings.planted:
+        elif point < settings.clean + settings.planted or not own:
             example = planted_example(tokenizer, family, rng)
         else:
             example = rng.choice(own)

@@ -8,12 +8,12 @@ from nr_agent.detection.traces import Traced, TracedStep
 from nr_agent.episode import Problem
 from nr_agent.errors import ConfigurationError
 from nr_agent.tasks import FAMILIES, draw, held_out
-from nr_agent.tokens import IN_DETAIL, RECHECK, REDO
+from nr_agent.tokens import BRANCH, IN_DETAIL, RECHECK, REDO
 from nr_agent.training.corpus import IGNORED, Corpus, Example, encode_trace
 from nr_agent.training.own_failures import own_examples
 from nr_agent.training.pretrain import Phase, PretrainSettings, build_model, pretrain
 from nr_agent.training.traces import Habits, teach
-from nr_agent.training.trigger_sft import SftSettings, planted_example, trigger_sft
+from nr_agent.training.trigger_sft import SftSettings, _draw, planted_example, trigger_sft
 
 
 def test_a_batch_is_a_function_of_its_seed_and_number(tokenizer):
@@ -164,6 +164,14 @@ def test_as_many_sound_steps_as_slips_are_rechecked_and_half_of_them_are_those_i
     confirmed = [text for text in remedies if ", as I had\n\n" in text]
     assert (len(corrected), len(confirmed)) == (10, 10)
     assert sum(any(f"So 12+{number}=" in text for number in range(60, 65)) for text in confirmed) == 5
+
+
+def test_without_steps_of_its_own_a_model_still_meets_triggers(tokenizer):
+    rng, drawn = random.Random(0), list[int]()
+    for _ in range(60):
+        drawn += _draw(rng, tokenizer, [], [], list(FAMILIES), SftSettings()).ids
+    met = {token: drawn.count(tokenizer.convert_tokens_to_ids(token)) for token in (RECHECK, BRANCH)}
+    assert met[RECHECK] > 20 and met[BRANCH] > 2, met
 
 
 def test_trigger_sft_lowers_the_loss_on_what_it_teaches(tokenizer):
