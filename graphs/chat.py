@@ -6,7 +6,7 @@ import asyncio
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
@@ -20,7 +20,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from nr_agent.errors import ToolsUnsupportedError
 from nr_agent.graphs.apart import astream_apart, find_writer, stream_apart
@@ -50,7 +50,7 @@ class ChatNeuReasoner(BaseChatModel):
     graph's node its events go to that graph's custom stream. Where a person is to be asked, use the reasoner itself.
 
     Attributes:
-        model: name or folder of a model, unless there is an engine or a reasoner.
+        model: name or folder of a model, unless there is an engine (whose name it has then) or a reasoner.
         engine: thinks, instead of a model that is loaded.
         reasoner: of `create_reasoner`: brings everything that follows up to `mode`.
         detector: watches; `auto` is the model's own.
@@ -149,6 +149,12 @@ class ChatNeuReasoner(BaseChatModel):
         if value is not None:
             check_engine(value, hint="give load_engine(...), or a model's name or folder as model=...")
         return value
+
+    @model_validator(mode="after")
+    def _is_named_after_its_engine(self) -> Self:
+        if self.engine is not None and "model" not in self.model_fields_set:
+            self.model = self.engine.name
+        return self
 
     @property
     def _llm_type(self) -> str:

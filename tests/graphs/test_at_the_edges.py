@@ -156,3 +156,9 @@ def test_many_that_are_at_work_at_once_are_all_remembered(monkeypatch):
     monkeypatch.setattr("nr_agent.graphs.memory.LEFT_AFTER", -1.0)
     memory.enter("6")
     assert len(memory) == 5
+
+
+def test_a_chat_model_is_called_as_its_engine_is():
+    chat = ChatNeuReasoner(engine=ScriptedEngine(["2+2=4"], name="told"), detector=None)
+    assert chat.model == "told" and chat._get_ls_params()["ls_model_name"] == "told"
+    assert chat.invoke("2+2?").response_metadata["model_name"] == "told"
