@@ -198,8 +198,8 @@ class Choose:
         lost = {index for other in others for index in other["indices"]}
         # Whoever went back to the forks left steps behind them: no others than the forks' are known here.
         forks = {index for candidate in state["candidates"] for index in candidate["indices"]}
-        kept = (step.index for step in self.parts.episode(episode_id).kept if step.index >= state["next_index"])
-        self.parts.store.discard(episode_id, lost | {index for index in kept if index not in forks})
+        there = {step.index for step in self.parts.episode(episode_id).kept if step.index >= state["next_index"]}
+        self.parts.store.discard(episode_id, lost | (there - forks))
         for sequence in (state["sequence"], *(other["sequence"] for other in others)):
             self.parts.close(episode_id, SequenceRef.model_validate(sequence))
         kept = next(c["branch"] for c in state["candidates"] if all(c is not other for other in others))

@@ -1,4 +1,4 @@
-"""Equations in running text, read with a small parser of our own and checked in exact rationals.
+"""Equations and comparisons in running text, read with a small parser of our own and checked in exact rationals.
 
 Model text is never evaluated: the grammar knows digits, `+ - * /`, brackets and nothing else.
 """
@@ -12,6 +12,11 @@ from fractions import Fraction
 _EQUATION = re.compile(
     r"(?<![\w.)])(-?[\d(][\d+\-*/\u00d7\u00f7\u00b7(). ]{0,200}?)\s*=\s*(-?\d+(?:\.\d+)?)"
     r"(?!\d|\w|\s*[*/+\u00d7\u00f7\u00b7(]|\s*-\s*\d)"  # the right side ends here
+)
+_COMPARISON = re.compile(
+    r"(?:^|[:,.] |=)(?:[A-Z][a-z]+ )?(\d+)([<>=])(\d+)"
+    r"(?=[,:]|\.(?!\d)|\s*$)",  # the right side ends here, and so does what is said of it
+    re.MULTILINE,
 )
 _TOKEN = re.compile(r"\d+(?:\.\d+)?|[-+*/()\u00d7\u00f7\u00b7]")
 _OPERATOR = re.compile(r"[-+*/\u00d7\u00f7\u00b7]")
@@ -42,6 +47,28 @@ class Equation:
         return self.value == self.claimed
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """`left < right`, `left > right` or `left = right`, of whole numbers.
+
+    Attributes:
+        left: the first number.
+        sign: how they are said to compare.
+        right: the second number.
+        sign_at: where the sign stands in the text.
+    """
+
+    left: int
+    sign: str
+    right: int
+    sign_at: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is right."""
+        return self.sign == ("<" if self.left < self.right else ">" if self.left > self.right else "=")
+
+
 def equations(text: str) -> list[Equation]:
     """Every `expression = number` in a text whose left side holds an operation.
 
@@ -57,6 +84,14 @@ def equations(text: str) -> list[Equation]:
         if value is not None:
             found.append(Equation(left, value, Fraction(match.group(2)), match.start(), match.end()))
     return found
+
+
+def comparisons(text: str) -> list[Comparison]:
+    """Every comparison of two whole numbers in a text, also behind what one of them is: `2*36=72>70`.
+
+    They count where a claim begins, and are written without spaces: the end of somebody's `10% of 50=5` is none.
+    """
+    return [Comparison(int(match[1]), match[2], int(match[3]), match.start(2)) for match in _COMPARISON.finditer(text)]
 
 
 def evaluate(expression: str) -> Fraction | None:

@@ -3,8 +3,9 @@
 Every equation of such a step can hold, and every number in it be known, and still it leads away from the answer: the
 multiple is one that does not go into what is left, or the numbers are those of another round. That is seen here, where
 each step is a multiple (`46*8=368`), what is left without it (`384-368=16`), or a number that divides the other
-(`46 is 23*2`), perhaps behind the two numbers that are left (`384, 46: 46*8=368`). Of steps that are written otherwise
-nothing is said, nor of those behind an answer. A multiple that is not the largest one takes longer, and is no mistake.
+(`46 is 23*2`), perhaps behind the two numbers that are left (`384, 46: 46*8=368`), and these behind how they compare
+(`384>46: 384, 46: 46*8=368`). Of steps that are written otherwise nothing is said, nor of those behind an answer. A
+multiple that is not the largest one takes longer, and is no mistake.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from typing import NamedTuple
 from nr_agent.answers import states_answer
 
 _CLAIM = re.compile(
-    r"(?:(?:So|First|Then|Next|Now) )?(?:(\d+), (\d+): )?"
-    r"(?:(\d+)([-*])(\d+)=(\d+)|(\d+)( is )(\d+)\*(\d+))(?:, (?:as|not what) I had)?\.?"
+    r"(?:(?:So|First|Then|Next|Now) )?(?:(\d+)[<>=](\d+): )?(?:(\d+), (\d+): )?"
+    r"(?:(\d+)([-*])(\d+)=(-?\d+)|(\d+)( is )(\d+)\*(\d+))(?:, (?:as|not what) I had)?\.?"
 )
+_COMPARED = re.compile(r"(?:So )?\d+[<>=]\d+(?:, (?:as|not what) I had)?\.?")
 _NUMBER = re.compile(r"\d+")
 
 
@@ -44,10 +46,11 @@ class _Claim(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """What a step claims, and the two numbers that are left by what it says itself."""
+    """What a step claims, the two numbers that are left by what it says itself, and those that it compares."""
 
     claim: _Claim
     stated: Pair | None
+    compared: set[int] | None
 
 
 def goes_on(claims: str, problem: str, before: Sequence[tuple[str, bool]]) -> bool | None:
@@ -63,7 +66,9 @@ def goes_on(claims: str, problem: str, before: Sequence[tuple[str, bool]]) -> bo
         return False  # nothing was left: the one before it is the divisor
     if step is None or pair is None or step.claim in _claimed(before):
         return None
-    return (step.stated is None or step.stated[:2] == pair[:2]) and _play(pair, step.claim)[0]
+    left = pair[:2]
+    copied = (step.stated is None or step.stated[:2] == left) and (step.compared is None or step.compared == set(left))
+    return copied and _play(pair, step.claim)[0]
 
 
 def standing(problem: str, before: Sequence[tuple[str, bool]]) -> Pair | None:
@@ -80,6 +85,9 @@ def standing(problem: str, before: Sequence[tuple[str, bool]]) -> Pair | None:
     earlier = pair
     seen: set[_Claim] = set()
     for claims, second_look in before:
+        if _COMPARED.fullmatch(claims.strip()):  # nothing is taken away by that; what it goes over counts no more
+            pair = earlier if second_look else pair
+            continue
         step = _read(claims)
         if step is None:
             return None
@@ -91,7 +99,7 @@ def standing(problem: str, before: Sequence[tuple[str, bool]]) -> Pair | None:
             held, after = (False, None) if earlier is None else _play(earlier, claim)
             pair = after if held else earlier
         else:
-            if step.stated and (pair is None or step.stated[:2] != pair[:2]):
+            if step.stated and (pair is None or set(step.stated[:2]) != set(pair[:2])):
                 pair = step.stated  # by what it says itself it goes on from there
             earlier = pair
             pair = _play(pair, claim)[1] if pair else _told(claim)
@@ -109,7 +117,7 @@ def _play(pair: Pair, claim: _Claim) -> tuple[bool, Pair | None]:
         return times * b <= a, Pair(a, b, result)
     if op == "-":
         held = left == a and right in (pair.multiple or b, b)
-        return held, Pair(max(b, result), min(b, result)) if held and result else None
+        return held, Pair(max(b, result), min(b, result)) if held and result > 0 else None
     return (left, result) == (a, b), pair if left == a and b in (right, result) else _told(claim)
 
 
@@ -126,7 +134,8 @@ def _read(claims: str) -> _Step | None:
     match = _CLAIM.fullmatch(claims.strip())
     if match is None:
         return None
-    larger, smaller, *said = match.groups()
+    one, other, larger, smaller, *said = match.groups()
     left, op, right, result = (part for part in said if part is not None)
     stated = None if larger is None else Pair(int(larger), int(smaller))
-    return _Step(_Claim(int(left), op, int(right), int(result)), stated)
+    compared = None if one is None else {int(one), int(other)}
+    return _Step(_Claim(int(left), op, int(right), int(result)), stated, compared)

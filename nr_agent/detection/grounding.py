@@ -30,7 +30,7 @@ _COUNTED = re.compile(r"(?:^|[ \n>])(?:So (\S+)|(\S+): \S(?: \S)*) has (\d+)")
 _COUNTS = re.compile(r'letter "\w" appear')
 _DIVISOR = re.compile(r"greatest common divisor|highest common factor|\bgcd\b", re.IGNORECASE)
 _TOO_MUCH = re.compile(r"\d+-\d+")
-_COLUMNS = re.compile(r"=| (?:yes \d+|no)[,.]")
+_COLUMNS = re.compile(r"=|\d[<>]\d| (?:yes \d+|no)[,.]")
 _ADDED = re.compile(r"(\d+)\+(\d+)=\d+")
 _SIGNED = re.compile(r"-?\d+")
 
@@ -43,7 +43,7 @@ def grounded(text: str, problem: str, before: Sequence[str]) -> bool:
         problem: the problem's text, or the prompt that holds it.
         before: the steps before it, in order.
     """
-    claims = _claims(text)
+    claims = claims_of(text)
     if _DIVISOR.search(problem):
         return _operands_grounded(text, claims, problem, before)
     if _COUNTS.search(problem):
@@ -52,7 +52,7 @@ def grounded(text: str, problem: str, before: Sequence[str]) -> bool:
     given, attempt = _GIVEN.search(problem), _ATTEMPT.search(claims)
     if given is not None:
         return attempt is None or _attempt_grounded(attempt, _TARGET.search(text), problem, given)
-    return operands_known(claims, problem, [_claims(step) for step in before]) is not False
+    return operands_known(claims, problem, [claims_of(step) for step in before]) is not False
 
 
 def is_second_look(text: str) -> bool:
@@ -65,14 +65,14 @@ def numbers_left(problem: str, before: Sequence[str]) -> Pair | None:
     return standing(problem, _said(before)) if _DIVISOR.search(problem) else None
 
 
-def _said(steps: Sequence[str]) -> list[tuple[str, bool]]:
-    return [(_claims(step), is_second_look(step)) for step in steps]
-
-
-def _claims(text: str) -> str:
+def claims_of(text: str) -> str:
     """A step without the columns in which it works its claim out."""
     worked, so, claim = text.rpartition("So ")
     return so + claim if _COLUMNS.search(worked) else text
+
+
+def _said(steps: Sequence[str]) -> list[tuple[str, bool]]:
+    return [(claims_of(step), is_second_look(step)) for step in steps]
 
 
 def _numbers(texts: Iterable[str]) -> set[str]:
@@ -91,7 +91,7 @@ def _operands_grounded(text: str, claims: str, problem: str, before: Sequence[st
             return True
     elif goes_on(claims, problem, _said(before)) is False:
         return False
-    known = _numbers([problem]) | _numbers(_claims(step) for step in before)
+    known = _numbers([problem]) | _numbers(claims_of(step) for step in before)
     if any(match[1] not in known or not {match[2], match[3]} & known for match in _MULTIPLE.finditer(claims)):
         return False
     for equation in equations(claims):
@@ -150,7 +150,7 @@ def _totals(before: Sequence[str], word: str) -> set[int]:
     total = earlier = 0
     last = None
     for step in before:
-        claims = _claims(step)
+        claims = claims_of(step)
         if "answer is" in step:
             total = earlier = 0
         counted, added = _COUNTED.search(claims), _ADDED.search(claims)

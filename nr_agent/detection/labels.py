@@ -1,8 +1,8 @@
 """Labels of steps that no judge is needed for, each with its limits.
 
-* Slips: every equation in a step is checked in exact rationals, every `a is b*c`, and every count of letters. An
-  operand that was copied wrongly is seen where the problem says what there is to work with (`grounding`); a wrong
-  operand elsewhere is not: that is a limit of the label.
+* Slips: every equation in a step is checked in exact rationals, every comparison (`4<5`), every `a is b*c`, and every
+  count of letters. An operand that was copied wrongly is seen where the problem says what there is to work with
+  (`grounding`); a wrong operand elsewhere is not: that is a limit of the label.
 * Circling: a step whose results were all there before, while the answer was never reached. Verification after
   the answer was first reached is not circling but overthinking.
 * Overthinking: a trial answer after the step already equals the final answer, and stays so to the end. Of a trace that
@@ -20,7 +20,7 @@ from nr_agent.answers import same_answer
 from nr_agent.detection.grounding import grounded
 from nr_agent.detection.traces import Traced
 from nr_agent.episode import Problem
-from nr_agent.equations import Equation, equations
+from nr_agent.equations import Comparison, Equation, comparisons, equations
 from nr_agent.events import LEVELS, Level
 from nr_agent.tasks import score
 
@@ -32,6 +32,7 @@ _ASKED_LETTER = re.compile(r'letter "(\w)"')
 _VERDICT = re.compile(r"=(?P<result>-?\d+)\. (?P<verdict>Not|That is) (?P<target>-?\d+)")
 _MULTIPLE = re.compile(r"(?P<whole>\d+) is (?P<times>\d+)\*(?P<divisor>\d+)")
 _RESULT = re.compile(r"[-+*/()\d]+=-?\d+")
+_OPERATOR = re.compile(r"[-+*/]")
 
 
 @dataclass
@@ -65,7 +66,7 @@ def slip(
         problem: the problem's text, for counts of what it asks for.
         before: the steps before it, for what it may calculate with; None: that is not asked.
     """
-    if any(not equation.holds for equation in equations(text)):
+    if wrong_comparison(text) is not None or any(not equation.holds for equation in equations(text)):
         return "calculation"
     asked = _ASKED_LETTER.search(problem)
     for match in _SPELLED.finditer(text):
@@ -92,9 +93,15 @@ def wrong_equation(text: str) -> Equation | None:
     return (wrong[-1] if "So " in text else wrong[0]) if wrong else None
 
 
+def wrong_comparison(text: str) -> Comparison | None:
+    """The first comparison in a step that does not hold."""
+    return next((comparison for comparison in comparisons(text) if not comparison.holds), None)
+
+
 def results(text: str) -> set[str]:
-    """What a step calculates, as `expression=number` without spaces."""
-    return set(_RESULT.findall(text.replace(" ", "")))
+    """What a step calculates, as `expression=number` without spaces; a comparison (`4=4`) calculates nothing."""
+    found = _RESULT.findall(text.replace(" ", ""))
+    return {result for result in found if _OPERATOR.search(result, 1, result.index("="))}
 
 
 def label_trace(traced: Traced) -> list[StepLabels]:

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nr_agent.detection.grounding import is_second_look
-from nr_agent.detection.labels import label_trace, results, slip, wrong_equation
+from nr_agent.detection.labels import label_trace, results, slip, wrong_comparison, wrong_equation
 from nr_agent.detection.traces import Traced
 from nr_agent.engine.fresh import pieces
 from nr_agent.engine.protocol import ExtendRequest, Sampling, StopSpec
-from nr_agent.equations import equations
+from nr_agent.equations import comparisons, equations
 from nr_agent.evaluation.statistics import wilson
 from nr_agent.tokens import BRANCH, IN_DETAIL, RECHECK, REDO, STEP_END
 
@@ -27,6 +27,7 @@ _STEP_TOKENS = 256
 """As long as a graph lets a step become before it cuts it."""
 _COUNT = re.compile(r"(?:(\S+): \S(?: \S)*|So (\S+)) has \d+")
 _ASKED = re.compile(r'letter "(\w)"')
+_TIMES = re.compile(r"\d+ is \d+\*\d+")
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,10 @@ def _mends(traced: Traced, place: int, text: str) -> bool:
     before = traced.steps[place].text
     if not _right(traced, place, text):
         return False
+    misjudged = wrong_comparison(before)
+    if misjudged is not None and misjudged in comparisons(before)[:1]:
+        pair = {misjudged.left, misjudged.right}
+        return any(made.holds and {made.left, made.right} == pair for made in comparisons(text))
     wrong = wrong_equation(before)
     if wrong is not None:
         if wrong.value.denominator != 1:
@@ -161,8 +166,8 @@ def _mends(traced: Traced, place: int, text: str) -> bool:
 
 def _right(traced: Traced, place: int, text: str) -> bool:
     """The step claims something, and no slip is in it."""
-    claims = bool(equations(text)) or "come out even" in text or _COUNT.search(text) is not None or " is " in text
-    return claims and _sound(traced, place, text)
+    says = _COUNT.search(text) or _TIMES.search(text) or "come out even" in text
+    return bool(says or equations(text) or comparisons(text)) and _sound(traced, place, text)
 
 
 def _leads_out(traced: Traced, place: int, text: str) -> bool:

@@ -145,4 +145,5 @@ def final_scale(model: Any, width: int) -> Tensor:
     if isinstance(norm, nn.LayerNorm):  # torch's own takes no other type than its weight's
         probe = probe.to(weight.dtype)
     difference = norm(probe).float() - norm(-probe).float()
-    return (sign.to(difference.device) * difference[0, 0] / 2).cpu()
+    scale: Tensor = sign.to(difference.device) * difference[0, 0] / 2
+    return scale.cpu()

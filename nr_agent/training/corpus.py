@@ -182,13 +182,14 @@ def encode_trace(tokenizer: Any, question: str, trace: Trace, *, triggered: bool
     for number, step in enumerate(trace.steps):
         opening = next((phrase for phrase in OPENINGS if step[0].text.startswith(phrase)), None)
         begun = opening or (IN_DETAIL if number in trace.careful else None)
-        if triggered and begun is not None:
+        leads_out = triggered and number - 1 in trace.repeats
+        if triggered and begun is not None and not leads_out:
             for inserted in (RECHECK, REDO if opening else IN_DETAIL):
                 page.write(inserted, trained=False)
             step = [Span(step[0].text.removeprefix(begun)), *step[1:]]
         if triggered and number in trace.repeats and number % 2:
             continue
-        if triggered and number - 1 in trace.repeats:
+        if leads_out:
             page.write(BRANCH, trained=False)
             step = [Span(f"{OTHER_WAY} "), *step]
         slipped, known = False, trace.known is not None and number > trace.known

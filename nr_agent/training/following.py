@@ -4,44 +4,60 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from nr_agent.answers import states_answer
+from nr_agent.detection.grounding import claims_of, is_second_look
+from nr_agent.detection.labels import slip, wrong_comparison
 from nr_agent.episode import Problem
+from nr_agent.tokens import OTHER_WAY
 from nr_agent.training.traces import TEACHERS, Habits, teach
 from nr_agent.training.traces.arithmetic import apply
 from nr_agent.training.traces.families import Attempt, countdown_attempts, parse_countdown
 
 _LEAD = re.compile(r"^(First|Then|Next|Now) ")
-_PAIR = re.compile(r"^\d+, \d+: ")
-_CALCULATED = re.compile(r"^(?:\d+, \d+: )?-?\d+[-+*/]")
-_SPELLED = re.compile(r"^(\S+): \S(?: \S)* has ")
+_PAIR = re.compile(r"^(?:\d+[<>=]\d+: )?\d+, \d+: ")
+_CALCULATED = re.compile(rf"(?:{_PAIR.pattern})?-?\d+[-+*/]")
+_COUNTED = re.compile(r"(?:^|[ \n>])(?:So (\S+)|(\S+): \S(?: \S)*) has \d+")
+_BEGUN = re.compile(rf"^(?:{re.escape(OTHER_WAY)} )?(?:So )?(?:(?:First|Then|Next|Now) )?")
+_VERDICT = re.compile(r", (?:as|not what) I had.*$")
 _PLAIN = Habits(redo=0.0, slip=0.0, careful=0.0, repeat=0.0, passes=(1.0,), closing=0.0, stopped=0.0)
 _LATER = ("Then ", "Next ", "Now ")
 
 
-def missing_step(problem: Problem, before: str, rng: random.Random) -> str | None:
+def missing_step(problem: Problem, before: Sequence[str], rng: random.Random) -> str | None:
     """The first step of the teacher's way that was not written yet, without its lead; None if all were.
 
     Args:
         problem: of one of the teacher's families; of another one, nothing is known.
-        before: what was thought so far.
+        before: the steps that were thought so far.
         rng: the teacher has several ways.
     """
     if problem.task not in TEACHERS:
         return None
     way = teach(problem.task, problem.text, rng, _PLAIN)
     steps = (_LEAD.sub("", "".join(span.text for span in step)) for step in way.steps)
-    return next((step for step in steps if not _stands(step, before)), None)
+    claimed = {_claim(step) for step in before if wrong_comparison(step) is None}
+    # A word that is there twice is counted twice; a second look at it counts it no more.
+    counted = Counter(word for step in before if not is_second_look(step) and (word := _counted(step)))
+    for step in steps:
+        word = _counted(step)
+        if not (_claim(step) in claimed if word is None else counted[word]):
+            return step
+        if word is not None:
+            counted[word] -= 1
+    return None
 
 
-def attempt(problem: Problem, before: str, rng: random.Random) -> str | None:
+def attempt(problem: Problem, before: Sequence[str], rng: random.Random) -> str | None:
     """An attempt at a countdown problem that was not made yet, far more often than not one that solves it."""
     numbers, target = parse_countdown(problem.text)
+    there = "".join(before)
     fresh: list[Attempt] = []
     solving: list[Attempt] = []
     for made in countdown_attempts(numbers):
-        if written(made) not in before:
+        if written(made) not in there:
             (solving if made.result == target else fresh).append(made)
     pool = solving if solving and (rng.random() < 0.85 or not fresh) else fresh
     if not pool:
@@ -58,14 +74,15 @@ def following(problem: Problem, steps: Sequence[str], rng: random.Random) -> str
         steps: what was thought so far, all of it without a slip that still counts.
         rng: of what is drawn.
     """
-    before = "".join(steps)
     if any(map(states_answer, steps)):
         return None
     if problem.task == "countdown":
         solved = _solved(problem, steps[-1]) if steps else None
-        return attempt(problem, before, rng) if solved is None else f"So the answer is {solved}."
-    missing = missing_step(problem, before, rng)
-    return f"{_voice(steps, rng)}{missing}" if missing and _CALCULATED.match(missing) else missing
+        return attempt(problem, steps, rng) if solved is None else f"So the answer is {solved}."
+    missing = missing_step(problem, steps, rng)
+    if missing is None or slip(missing, problem.text, steps) is not None:
+        return None  # where the work stands is not what the teacher's way takes it for
+    return f"{_voice(steps, rng)}{missing}" if _CALCULATED.match(missing) else missing
 
 
 def written(made: Attempt) -> str:
@@ -79,10 +96,15 @@ def verdict(result: int, target: int) -> str:
     return f"That is {target}." if result == target else f"Not {target}."
 
 
-def _stands(step: str, before: str) -> bool:
-    """Whether a step was written, or what it claims was, in a second look."""
-    spelled = _SPELLED.match(step)
-    return _PAIR.sub("", step) in before or (spelled is not None and f"So {spelled[1]} has " in before)
+def _claim(step: str) -> str:
+    """What a step claims in the end, without what is said before and behind it."""
+    return _PAIR.sub("", _VERDICT.sub("", _BEGUN.sub("", claims_of(step).strip())))
+
+
+def _counted(step: str) -> str | None:
+    """The word whose letters a step counts."""
+    found = _COUNTED.search(claims_of(step))
+    return None if found is None else found[1] or found[2]
 
 
 def _solved(problem: Problem, step: str) -> str | None:

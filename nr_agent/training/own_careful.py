@@ -18,6 +18,7 @@ from nr_agent.training.corpus import IGNORED, UNTOLD, Example
 from nr_agent.training.following import following
 from nr_agent.training.own_failures import RIGHT, WRONG, needless, redo
 from nr_agent.training.own_tells import told_example
+from nr_agent.training.traces.families import parse_gcd, round_at_length
 
 _ONE = re.compile(r"So (-?\d+[-+*/]-?\d+)=-?\d+$")
 _NAMED = re.compile(r"-?\d+[-+*/]-?\d+: ")
@@ -85,7 +86,8 @@ def careful_step(traced: Traced, number: int, slipped: bool, known: bool, rng: r
         careful = f"{named[1]}: {careful}"
     left = numbers_left(traced.problem.text, before)
     if left is not None and left.multiple is None:  # a round of Euclid's begins
-        careful = f"{left.larger}, {left.smaller}: {careful}"
+        worked = round_at_length(left.larger, left.smaller, parse_gcd(traced.problem.text))
+        careful = f"{worked}. So {careful.rpartition('So ')[2]}"
     return None if slip(careful, traced.problem.text, before) else careful
 
 

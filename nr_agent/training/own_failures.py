@@ -15,7 +15,7 @@ from typing import Any
 from nr_agent.answers import states_answer
 from nr_agent.detection.euclid import Pair
 from nr_agent.detection.grounding import grounded, is_second_look, numbers_left
-from nr_agent.detection.labels import label_trace, slip, wrong_equation
+from nr_agent.detection.labels import label_trace, slip, wrong_comparison, wrong_equation
 from nr_agent.detection.traces import Traced
 from nr_agent.equations import Equation, equations
 from nr_agent.tasks import held_out
@@ -24,7 +24,7 @@ from nr_agent.training.corpus import IGNORED, UNTOLD, Example
 from nr_agent.training.following import attempt, following, missing_step, verdict, written
 from nr_agent.training.own_tells import told_example
 from nr_agent.training.traces import TEACHERS
-from nr_agent.training.traces.arithmetic import apply, by_doubling, named, work_out
+from nr_agent.training.traces.arithmetic import apply, by_doubling, compared, compared_by_digits, named, work_out
 from nr_agent.training.traces.families import Attempt, countdown_attempts, look_through, parse_countdown
 
 RIGHT, WRONG = "as I had", "not what I had"
@@ -35,6 +35,8 @@ _TOTAL = re.compile(r"\d+\+\d+=(\d+)")
 _TIMES = re.compile(r"\d+\*\d+=\d+")
 _MULTIPLE = re.compile(r"(\d+) is (\d+)\*(\d+)")
 _ASKED = re.compile(r'letter "(\w)"')
+_MISJUDGED = re.compile(r"(?:(?:First|Then|Next|Now) )?(\d+)[<>=]\d+: ")
+_TOTAL_AGAIN = re.compile(r"(, as I had), \d+\+\d+=\d+$")
 
 
 def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> list[Example]:
@@ -75,9 +77,12 @@ def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> lis
                         _example(tokenizer, traced, told, kept, BRANCH, _on(traced, kept, remedy, known, rng))
                     )
                 continue
-            redone = redo(traced, number)
+            redone = _total_said_once(redo(traced, number))
             text, problem = traced.steps[number].text, traced.problem.text
-            if label.intra_step and (WRONG not in (redone or "") or not grounded(text, problem, before[:-1])):
+            # A claim that holds, behind digits that were compared wrongly, is not answered by another one.
+            unmended = WRONG not in (redone or "") and wrong_comparison(text) is None
+            misjudged = _MISJUDGED.match(text) is not None and WRONG in (redone or "")
+            if label.intra_step and not misjudged and (unmended or not grounded(text, problem, before[:-1])):
                 redone = _redo_otherwise(traced, number, rng) or redone
             if redone is None or (WRONG in redone) != label.intra_step or slip(redone, problem, before):
                 continue
@@ -134,6 +139,11 @@ def redo(traced: Traced, number: int) -> str | None:
     return _redo_first(traced, number)
 
 
+def _total_said_once(redone: str | None) -> str | None:
+    """As the teacher says it: what was counted right is not added up again."""
+    return None if redone is None else _TOTAL_AGAIN.sub(r"\1", redone)
+
+
 def _redo_first(traced: Traced, number: int) -> str | None:
     text = traced.steps[number].text
     if any(phrase in text for phrase in (OTHER_WAY, REDO)):
@@ -143,6 +153,10 @@ def _redo_first(traced: Traced, number: int) -> str | None:
         return _redo_attempt(traced, number, match)
     if match := _COUNTED.search(text):
         return _redo_count(traced, number, match[1] or match[2], text)
+    compares = _MISJUDGED.match(text)
+    if compares is not None and (wrong := wrong_comparison(text)) is not None and wrong.sign_at == compares.end(1):
+        digits = compared_by_digits(wrong.left, wrong.right)
+        return f"{REDO}{digits}. So {compared(wrong.left, wrong.right)}, {WRONG}"
     left = numbers_left(traced.problem.text, [step.text for step in traced.steps[:number]])
     return _redo_calculation(text) if left is None else _redo_multiple(left, text) or _redo_calculation(text)
 
@@ -181,16 +195,20 @@ def another_way(traced: Traced, number: int, rng: random.Random) -> str | None:
     Of a search it is an attempt (the solution, far more often than not), of anything else the first step of the
     teacher's way that is still missing.
     """
-    before = "".join(step.text for step in traced.steps[: number + 1])
-    step = (attempt if traced.problem.task == "countdown" else missing_step)(traced.problem, before, rng)
+    before = [step.text for step in traced.steps[: number + 1]]
+    searched = traced.problem.task == "countdown"
+    step = (attempt if searched else missing_step)(traced.problem, before, rng)
     return None if step is None else f"{OTHER_WAY} {step}"
 
 
 def _redo_otherwise(traced: Traced, number: int, rng: random.Random) -> str | None:
     """What should stand in place of a right calculation with a number from nowhere."""
-    missing = missing_step(traced.problem, "".join(step.text for step in traced.steps[: number + 1]), rng)
+    missing = missing_step(traced.problem, [step.text for step in traced.steps[: number + 1]], rng)
     searched = missing is None or _ATTEMPT.search(missing) or _COUNTED.search(missing)
-    again = None if searched else _redo_calculation(str(missing))
+    if searched:
+        return None
+    left = numbers_left(traced.problem.text, [step.text for step in traced.steps[:number]])
+    again = (left and _redo_multiple(left, str(missing))) or _redo_calculation(str(missing))
     return None if again is None else again.replace(f", {RIGHT}", f", {WRONG}")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nr_agent.answers import states_answer
-from nr_agent.detection.labels import StepLabels, label_trace, results, wrong_equation
+from nr_agent.answers import extract_answer, states_answer
+from nr_agent.detection.labels import StepLabels, label_trace, results, wrong_comparison, wrong_equation
 from nr_agent.detection.traces import Traced
 from nr_agent.tasks import held_out
 from nr_agent.training.corpus import IGNORED, UNTOLD, Example
@@ -62,7 +62,7 @@ def _known(traced: Traced, labels: Sequence[StepLabels]) -> list[int]:
     stated = [number for number, step in enumerate(traced.steps) if states_answer(step.text)]
     if not stated or traced.answer is None:
         return [IGNORED] * len(labels)
-    settled = all(traced.answer in traced.steps[number].text for number in stated)
+    settled = all(extract_answer(traced.steps[number].text) == traced.answer for number in stated)
     first = stated[0]
     if traced.problem.task == "letter_counting":  # words without the letter may come last
         first = max((n for n in range(first) if results(traced.steps[n].text)), default=0)
@@ -72,18 +72,27 @@ def _known(traced: Traced, labels: Sequence[StepLabels]) -> list[int]:
 
 
 def _shows(tokenizer: Any, ids: Sequence[int], text: str) -> int | None:
-    """Number of the step's token at which a wrong equation first differs from the right one; None where unknown."""
-    wrong = wrong_equation(text)
-    if wrong is None or wrong.value.denominator != 1:
+    """Number of the step's token at which a claim first differs from the right one; None where that is unknown."""
+    place = _place(text)
+    if place is None:
         return None
-    claimed, right = text[wrong.start : wrong.end].rpartition("=")[2].strip(), str(wrong.value)
-    same = next(
-        (i for i, (x, y) in enumerate(zip(claimed, right, strict=False)) if x != y), min(len(claimed), len(right))
-    )
-    place = wrong.end - len(claimed) + same
     reached = 0
     for number, token in enumerate(ids):
         reached += len(tokenizer.decode([token]))
         if reached > place:
             return number
     return None
+
+
+def _place(text: str) -> int | None:
+    """Where the sign of a wrong comparison stands, or the first wrong digit of an equation; None where unknown."""
+    wrong, misjudged = wrong_equation(text), wrong_comparison(text)
+    if misjudged is not None and (wrong is None or misjudged.sign_at < wrong.end):
+        return misjudged.sign_at
+    if wrong is None or wrong.value.denominator != 1:
+        return None
+    claimed, right = text[wrong.start : wrong.end].rpartition("=")[2].strip(), str(wrong.value)
+    same = next(
+        (i for i, (x, y) in enumerate(zip(claimed, right, strict=False)) if x != y), min(len(claimed), len(right))
+    )
+    return wrong.end - len(claimed) + same

@@ -150,7 +150,7 @@ class PretrainSettings:
         Phase(1600, 2e-3, decay=1.0, weights=AT_LAST),
     )
     tokens: int = 5600
-    longest: int = 768
+    longest: int = 1024
     seed: int = 0
     save_every: int = 200
     precision: Literal["auto", "bf16", "fp32"] = "auto"

@@ -51,7 +51,7 @@ class SftSettings:
 
     steps: int = 400
     tokens: int = 6400
-    longest: int = 832
+    longest: int = 960
     learning_rate: float = 4e-4
     clean: float = 0.25
     planted: float = 0.3

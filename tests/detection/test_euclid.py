@@ -23,8 +23,16 @@ def told(*steps):
         (["17*3=51", "46 is 2*16"], Pair(46, 16)),  # from nowhere; then the step says itself where it stands
         (["17*3=51"], None),
         (["384, 46: 46*8=368", "Then 384-368=16"], Pair(46, 16)),
+        (["First 384>46: 384, 46: 46*8=368", "Then 384-368=16"], Pair(46, 16)),
         (["46*8=368", "384-368=16", "Now 384, 46: 46*7=322"], Pair(384, 46, 322)),  # taken at its word
         (["17*3=51", "46, 16: 46-16=30"], Pair(30, 16)),
+        (["384<46: 46, 384: 46-384=-338"], None),  # the smaller one taken for the larger one
+        (["384<46: 46, 384: 46-384=-338", "Wait, let me redo that: So 384>46, not what I had"], Pair(384, 46)),
+        (
+            ["384<46: 46, 384: 46-384=-338", "Wait, let me redo that: So 384>46, not what I had", "Now 46*8=368"],
+            Pair(384, 46, 368),
+        ),
+        (["46*8=368", "384>46"], Pair(384, 46, 368)),  # a comparison takes nothing away
         (["As 46 goes into 384 eight times, 16 are left."], None),
         (["384 is 8*46", "So the answer is 46."], None),
     ],
@@ -55,9 +63,18 @@ def test_where_the_work_stands(before, pair):
         (["384, 46: 46*8=368", "384-368=16", "46, 23: 23*2=46"], "46-46=0", True),
         ([], "First 384, 46: 46*8=368", True),
         ([], "46, 384: 46*8=368", False),
+        ([], "First 384>46: 384, 46: 46*8=368", True),
+        ([], "46<384: 384, 46: 46*8=368", True),
+        ([], "384>46: 46, 384: 46*8=368", False),
+        ([], "394>46: 384, 46: 46*8=368", False),  # copied wrongly
         (["46*8=368", "384-368=16"], "Now 46, 16: 16*2=32", True),
         (["46*8=368", "384-368=16"], "Now 46, 26: 26*1=26", False),
         (["46*8=368", "384-368=16"], "46, 16: 46 is 2*16", True),  # its value is another checker's
+        (
+            ["384<46: 46, 384: 46-384=-338", "Wait, let me redo that: So 384>46, not what I had"],
+            "384>46: 384, 46: 46*9=414",
+            False,
+        ),
         ([], "What is left of it?", None),
     ],
 )

@@ -44,6 +44,8 @@ def test_whatever_the_teacher_writes_rests_on_something(family):
         (DIVISOR, ["69*2=138", "143-138=5"], "Then 149-90=59", False),
         (DIVISOR, ["69*3=207"], "143-207=-64", False),
         (DIVISOR, ["69*2=138", "143-138=5"], "143-69=74", False),  # the round before
+        (DIVISOR, [], "First 143>69: 143, 69: 69*2=138", True),
+        (DIVISOR, [], "First 143>68: 143, 69: 69*2=138", False),
         (DIVISOR, [], "69*3=207", False),  # does not go into it
         (DIVISOR, [], "143-143=0", False),
         (DIVISOR, ["69*2=138"], "Wait, let me redo that: 9*2=18, 6*2+1=13. So 69*2=138, as I had", True),
@@ -95,6 +97,8 @@ EQUATION = "Find the value of m in the equation: 12*m + 7 = 91"
     [
         (SUM, [], "15-43=-28", True),
         (SUM, ["15-43=-28"], "-28-75=-103", True),
+        (SUM, [], "15-43: 1<4, 43-15: 13-5=8, 3-1=2. So 15-43=-28", True),
+        (SUM, [], "15-34: 1<3, 34-15: 14-5=9, 2-1=1. So 15-34=-19", False),
         (SUM, [], "15+43=58", False),
         (SUM, [], "15-34=-19", False),
         (SUM, ["15-43=-28"], "-38-75=-113", False),

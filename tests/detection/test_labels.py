@@ -25,6 +25,16 @@ from nr_agent.episode import Problem
         ("So the answer is 5.", None),
         ("165 is 8*14", "calculation"),
         ("112 is 8*14", None),
+        ("45-51: 4<5, 51-45: 11-5=6, 4-4=0. So 45-51=-6", None),
+        ("45-51: 4>5, 51-45: 11-5=6, 4-4=0. So 45-51=-6", "calculation"),
+        ("412-478: 4=4, 1=7, 478-412", "calculation"),
+        ("First 119<135: 135, 119: 135-119=16", None),
+        ("First 119>135: 135, 119: 135-119=16", "calculation"),
+        ("119=135: 135, 119: 135-119=16", "calculation"),
+        ("Wait, let me redo that: 1=1, 1<3. So 119>135, not what I had", "calculation"),
+        ("8*46=368, 16*46=736>384, 384-368=16", None),
+        ("8*46=368>384", "calculation"),
+        ("16*46=746>384", "calculation"),
     ],
 )
 def test_a_slip_is_found_and_named(text, kind):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nr_agent.equations import equations, evaluate
+from nr_agent.equations import comparisons, equations, evaluate
 
 NUMBERS = st.integers(0, 999).map(str)
 EXPRESSIONS = st.recursive(
@@ -51,6 +51,24 @@ def test_what_is_no_checkable_equation_is_passed_over(text):
 )
 def test_equations_are_found_in_running_text(text, left):
     assert [equation.left for equation in equations(text)] == left
+
+
+@pytest.mark.parametrize(
+    ("text", "compared"),
+    [
+        ("412-478: 4=4, 1<7, 478-412: 8-2=6. So 412-478=-66", [(4, "=", 4), (1, "<", 7)]),
+        ("First 119<135: 135, 119: 135-119=16", [(119, "<", 135)]),
+        ("16*46=736>384, 384-368=16", [(736, ">", 384)]),
+        ("10% of 50=5, 12 + 5=17 and x=5", []),
+        ("Thus, 5=10/2, 3=1.5*2 and 3<4.5", []),
+        ("Wait, 3>4? No.", []),
+        ("Total: 10=2 tens. So 3<2 is impossible", []),
+        ("so, 1=2^0, and 5<3 false", []),
+        ("Wait: 1<3. So 144<336, not what I had\n\n", [(1, "<", 3), (144, "<", 336)]),
+    ],
+)
+def test_comparisons_are_found_where_a_claim_begins_or_behind_a_result(text, compared):
+    assert [(one.left, one.sign, one.right) for one in comparisons(text)] == compared
 
 
 @pytest.mark.parametrize("hostile", ["__import__('os')", "9**9**9", "(" * 50 + "1" + ")" * 50, "1;2", ""])

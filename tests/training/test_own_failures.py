@@ -67,9 +67,12 @@ def test_what_claims_nothing_of_its_own_is_not_redone(text):
 def test_outside_a_search_another_way_is_what_is_still_missing():
     trace = traced(DIVISOR, "143-69=74", "So 143-69=74", "143-69=74")
     ways = {another_way(trace, 2, random.Random(seed)) for seed in range(20)}
-    assert ways == {"Let me try another way. 143, 69: 69*2=138"}
+    assert ways == {"Let me try another way. 143>69: 143, 69: 69*2=138"}
     trace = traced(DIVISOR, "69*2=138", "143-138=5", "69*2=138")
     assert another_way(trace, 2, random.Random(0)) == "Let me try another way. 69, 5: 5*13=65"
+
+
+TWICE = "143/69: 2*69=138, 4*69=276>143, 143-138: 13-8=5, 4-3-1=0, 1-1=0, 143-138=5, 69>5"
 
 
 @pytest.mark.parametrize(
@@ -77,11 +80,20 @@ def test_outside_a_search_another_way_is_what_is_still_missing():
     [
         (  # a multiple that is too large leads below zero: one that fits
             ["69*3=207", "143-207=4"],
-            "2*9=18, 2*6+1=13, 69*2=138. So 69*2=138, not what I had\n\n143-138=5\n\n",
+            f"{TWICE}. So 69*2=138, not what I had\n\n143-138=5\n\n",
+        ),
+        (  # the wrong one taken for the larger one
+            ["143<69: 69, 143: 69-143=-74"],
+            "1>0. So 143>69, not what I had\n\n143>69: 143, 69: 69*2=138\n\n",
+        ),
+        (  # the same, with what would have been right
+            ["143<69: 143, 69: 69*2=138"],
+            "1>0. So 143>69, not what I had\n\n143>69: 143, 69: 69*2=138\n\n",
         ),
         (  # a number from nowhere: what should stand there
             ["69*2=138", "143-138=5", "6*15=90"],
-            "13*5: 5*3=15, 5*1+1=6, 13*5=65. So 5*13=65, not what I had\n\n69-65=4\n\n",
+            "69/5: 2*5=10, 4*5=20, 8*5=40, 16*5=80>69, 69-40=29, 20<29, 8+4=12, 29-20=9, 10>9, 5<9, 12+1=13, 9-5=4, "
+            "69-4=65. So 5*13=65, not what I had\n\n69-65=4\n\n",
         ),
     ],
 )

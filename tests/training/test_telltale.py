@@ -64,6 +64,14 @@ def test_the_models_own_slip_is_told_from_the_first_digit_that_is_wrong(tokenize
     assert set(told.labels) == {IGNORED}
 
 
+def test_a_wrong_comparison_is_told_from_its_sign(tokenizer):
+    traced = thought(tokenizer, "First 384<46: 384, 46: 46*8=368", problem=DIVISOR, task="gcd")
+    told = told_example(tokenizer, traced)
+    first = traced.steps[0]
+    shown = [place for place in range(first.start, first.end) if told.tells[place][0] == 1]
+    assert tokenizer.decode(told.ids[shown[0] : first.end]) == "<46: 384, 46: 46*8=368\n\n"
+
+
 def test_what_repeats_and_what_is_known_is_told_at_the_end_of_steps(tokenizer):
     traced = thought(tokenizer, "12+35=47", "12+35=47", "47+40=87", "So the answer is 87.", "12+35=47")
     told = told_example(tokenizer, traced)
@@ -141,7 +149,7 @@ def test_a_step_taken_back_is_answered_by_the_right_one_worked_out(tokenizer, te
 
 def test_both_calculations_of_an_attempt_are_named_before_they_are_worked_out(tokenizer):
     traced = thought(tokenizer, "Try 4*7=27, 27+3=30. Not 31.", problem=SEARCH, task="countdown")
-    careful = "4*7: 7*4: 4*7=28, 28+3: 8+3=11, 2+0+1=3. So 4*7=28, 28+3=31. That is 31."
+    careful = "4*7: 7*4=28, 28+3: 8+3=11, 2+0+1=3. So 4*7=28, 28+3=31. That is 31."
     assert careful_step(traced, 0, True, True, random.Random(0)) == careful
 
 
@@ -164,23 +172,23 @@ def test_examples_of_any_length_come_in_few_shapes(tokenizer):
     assert all(length % 64 == 0 for length in shapes)
 
 
-EIGHT = "2*46=92, 4*46=184, 8*46=368, 384-368: 14-8=6, 7-6=1, 3-3=0, 384-368=16, 384-16=368"
+DIFFERENCE = "14-8=6, 8-6-1=1, 3-3=0"
+EIGHT = f"2*46=92, 4*46=184, 8*46=368, 16*46=736>384, 384-368: {DIFFERENCE}, 384-368=16, 184>16, 92>16, 46>16"
+ROUND = f"3>0, 384>46: 384, 46: 384/46: {EIGHT}. So 46*8=368"
+TWO = "46/16: 2*16=32, 4*16=64>46, 46-32=14, 16>14"
 
 
 @pytest.mark.parametrize(
     ("steps", "slipped", "careful"),
     [
-        (["46*9=414"], True, f"384, 46: 384/46: {EIGHT}. So 46*8=368"),
-        (["46*8=358"], True, f"384, 46: 384/46: {EIGHT}. So 46*8=368"),
-        (["46*8=368", "384-368=16", "46*3=138"], True, "46, 16: 46/16: 2*16=32, 46-32=14, 46-14=32. So 16*2=32"),
-        (["46*8=368"], False, f"384, 46: 384/46: {EIGHT}. So 46*8=368"),
-        (["46*8=368", "384-358=26"], True, "384-368: 14-8=6, 7-6=1, 3-3=0. So 384-368=16"),
-        (["384, 46: 46*8=358"], True, f"384, 46: 384/46: {EIGHT}. So 46*8=368"),
-        (
-            ["46*8=368", "384-368=16", "16, 46: 16-46=30"],
-            True,
-            "46, 16: 46/16: 2*16=32, 46-32=14, 46-14=32. So 16*2=32",
-        ),
+        (["46*9=414"], True, ROUND),
+        (["46*8=358"], True, ROUND),
+        (["46*8=368", "384-368=16", "46*3=138"], True, f"46, 16: {TWO}. So 16*2=32"),
+        (["46*8=368"], False, ROUND),
+        (["46*8=368", "384-358=26"], True, f"384-368: 3=3, 8>6, {DIFFERENCE}. So 384-368=16"),
+        (["384, 46: 46*8=358"], True, ROUND),
+        (["First 384<46: 46, 384: 46-384=-338"], True, ROUND),
+        (["46*8=368", "384-368=16", "16, 46: 16-46=30"], True, f"46, 16: {TWO}. So 16*2=32"),
     ],
 )
 def test_a_multiple_is_looked_for_by_doubling_where_it_was_wrong(tokenizer, steps, slipped, careful):

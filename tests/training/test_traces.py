@@ -10,7 +10,7 @@ from nr_agent.equations import equations
 from nr_agent.tasks import FAMILIES, draw, score
 from nr_agent.tokens import IN_DETAIL
 from nr_agent.training.traces import Habits, teach
-from nr_agent.training.traces.arithmetic import apply, by_doubling, near_miss, work_out
+from nr_agent.training.traces.arithmetic import apply, by_doubling, compared, compared_by_digits, near_miss, work_out
 
 CAREFUL = Habits(slip=0.0, redo=0.3)
 
@@ -34,22 +34,49 @@ def test_a_careful_teacher_makes_no_slip_that_can_be_checked(family):
 @pytest.mark.parametrize(
     ("a", "b", "columns"),
     [
-        (96, 8, "2*8=16, 4*8=32, 8*8=64, 96-64=32, 8+4=12, 32-32=0"),
-        (464, 58, "2*58=116, 4*58=232, 8*58=464, 464-464=0"),
-        (140, 28, "2*28=56, 4*28=112, 140-112: 10-2=8, 3-1=2, 1-1=0, 140-112=28, 4+1=5, 28-28=0"),
-        (7, 7, "1*7=7, 7-7=0"),
+        (96, 8, "2*8=16, 4*8=32, 8*8=64, 16*8=128>96, 96-64=32, 32=32, 8+4=12, 32-32=0"),
+        (464, 58, "2*58=116, 4*58=232, 8*58=464, 16*58=928>464, 464-464=0"),
+        (
+            140,
+            28,
+            "2*28=56, 4*28=112, 8*28=224>140, 140-112: 10-2=8, 4-1-1=2, 1-1=0, 140-112=28, 56>28, 28=28, "
+            "4+1=5, 28-28=0",
+        ),
+        (7, 7, "2*7=14>7, 1*7=7, 7-7=0"),
+        (0, 5, "1*5=5>0"),
     ],
 )
-def test_a_long_division_takes_doubles_away_and_says_each_before_it_does(a, b, columns):
+def test_a_long_division_doubles_until_it_is_too_much_and_says_what_it_takes_away(a, b, columns):
     assert work_out(a, "/", b) == columns
+
+
+@pytest.mark.parametrize(
+    ("a", "op", "b", "columns"),
+    [
+        (45, "-", 51, "4<5, 51-45: 11-5=6, 5-4-1=0"),
+        (93, "-", 45, "9>4, 13-5=8, 9-4-1=4"),
+        (412, "-", 478, "4=4, 1<7, 478-412: 8-2=6, 7-1=6, 4-4=0"),
+        (57, "-", 961, "0<9, 961-57: 11-7=4, 6-5-1=0, 9-0=9"),
+        (-5, "+", 12, "0<1, 12-5: 12-5=7, 1-0-1=0"),
+        (1002, "-", 384, "1>0, 12-4=8, 10-8-1=1, 10-3-1=6, 1-0-1=0"),
+        (63, "-", 63, "6=6, 3=3"),
+    ],
+)
+def test_of_a_difference_the_digits_that_decide_are_compared_first(a, op, b, columns):
+    assert work_out(a, op, b) == columns
+    assert slip(columns) is None
 
 
 @pytest.mark.parametrize(
     ("a", "b", "worked"),
     [
-        (95, 10, "95/10: 2*10=20, 4*10=40, 8*10=80, 95-80=15, 8+1=9, 15-10=5, 95-5=90"),
-        (90, 46, "90/46: 1*46=46, 90-46=44"),
-        (60, 20, "60/20: 2*20=40, 60-40=20, 2+1=3, 20-20=0"),
+        (
+            95,
+            10,
+            "95/10: 2*10=20, 4*10=40, 8*10=80, 16*10=160>95, 95-80=15, 40>15, 20>15, 10<15, 8+1=9, 15-10=5, 95-5=90",
+        ),
+        (90, 46, "90/46: 2*46=92>90, 1*46=46, 90-46=44"),
+        (60, 20, "60/20: 2*20=40, 4*20=80>60, 60-40=20, 20=20, 2+1=3, 20-20=0"),
     ],
 )
 def test_the_largest_multiple_is_found_by_doubling(a, b, worked):
@@ -57,11 +84,11 @@ def test_the_largest_multiple_is_found_by_doubling(a, b, worked):
     assert slip(worked) is None
 
 
-@pytest.mark.parametrize(("a", "b"), [(384, 46), (250, 46), (700, 50), (399, 2)])
-def test_a_worked_multiple_ends_with_what_it_comes_to(a, b):
-    last = equations(by_doubling(a, b))[-1]
-    assert last.holds
-    assert last.claimed == (a // b * b if a % b else 0)
+@pytest.mark.parametrize(("a", "b"), [(384, 46), (250, 46), (700, 50), (399, 2), (157, 104)])
+def test_a_worked_multiple_says_what_it_comes_to(a, b):
+    worked = equations(by_doubling(a, b))
+    assert all(equation.holds for equation in worked)
+    assert not a % b or any(equation.claimed == a // b * b for equation in worked)
 
 
 def test_every_round_of_euclid_says_first_which_two_numbers_are_left():
@@ -77,8 +104,62 @@ def test_every_round_of_euclid_says_first_which_two_numbers_are_left():
         assert first_pass[-1][1] == math.gcd(*first_pass[0])
 
 
+def test_the_numbers_of_a_divisor_are_compared_as_they_are_given_before_the_first_round():
+    plain = Habits(slip=0.0, redo=0.0, repeat=0.0, careful=0.0, stopped=0.0)
+    for seed in range(60):
+        problem = draw("gcd", seed)
+        first, second = re.findall(r"\d+", problem.text)[:2]
+        text = teach("gcd", problem.text, random.Random(seed), plain).thinking
+        found = re.findall(r"(\d+)([<>=])(\d+): (\d+), ", text)
+        assert found
+        assert {(a, b) for a, _, b, _ in found} == {(first, second)}
+        assert all(int(larger) == max(int(first), int(second)) for *_, larger in found)
+        assert len(found) == 1 + text.count("Let me go through") + text.count("Let me work it out")
+
+
+def test_two_numbers_that_were_compared_wrongly_are_noticed_at_once():
+    compared = 0
+    for seed in range(60):
+        problem = draw("gcd", seed)
+        trace = teach("gcd", problem.text, random.Random(seed), Habits(slip=1.0, astray=1.0, stopped=0.0, careful=0.0))
+        first, second = re.findall(r"\d+", problem.text)[:2]
+        if first == second:
+            continue
+        compared += 1
+        text = "".join(span.text for span in trace.steps[0])
+        assert 0 in trace.slips
+        assert slip(text) == "calculation"
+        assert trace.steps[0][-1].wrong and trace.steps[0][-1].text[0] in "<>"
+        assert "not what I had" in trace.steps[1][0].text and slip(trace.steps[1][0].text, problem.text, [text]) is None
+    assert compared > 50
+
+
 def test_partial_products_are_added_column_by_column():
-    assert work_out(44, "*", 16).endswith("44*10=440, 4+0=4, 6+4=10, 2+4+1=7, 264+440=704")
+    assert work_out(44, "*", 16).endswith("44*10=440, 264+440: 4+0=4, 6+4=10, 2+4+1=7, 264+440=704")
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "columns"),
+    [
+        (594, 90, "9*4=36, 9*9=81, 81+3=84, 9*5=45, 45+8=53, 594*90=53460"),
+        (594, 600, "6*4=24, 6*9=54, 54+2=56, 6*5=30, 30+5=35, 594*600=356400"),
+        (600, 594, "594*600: 6*4=24, 6*9=54, 54+2=56, 6*5=30, 30+5=35, 594*600=356400"),
+        (0, 7, "7*0: 0*7=0"),
+    ],
+)
+def test_a_product_is_split_by_the_factor_with_fewer_digits_to_split(a, b, columns):
+    assert work_out(a, "*", b) == columns
+
+
+def test_careful_rounds_of_euclid_look_at_nothing_in_one_glance():
+    careful = Habits(slip=0.0, redo=0.0, repeat=0.0, careful=1.0, stopped=0.0)
+    for seed in range(40):
+        problem = draw("gcd", seed)
+        asked = tuple(map(int, re.findall(r"\d+", problem.text)[:2]))
+        first = teach("gcd", problem.text, random.Random(seed), careful).steps[0][0].text
+        a, b = max(asked), min(asked)
+        digits = compared_by_digits(*asked)
+        assert first.startswith(f"{IN_DETAIL}{digits}, {compared(*asked)}: {a}, {b}: {by_doubling(a, b)}. So "), first
 
 
 @pytest.mark.parametrize("family", ["chain_sum", "products", "simple_equations", "countdown"])

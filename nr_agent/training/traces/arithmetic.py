@@ -26,17 +26,23 @@ def work_out(a: int, op: str, b: int) -> str:
     """The columns of `a op b`, right to left, as `x op y=z` separated by commas.
 
     Where the columns are those of another calculation than the one that is asked for (magnitudes of negative
-    numbers, the larger number first, a factor without its zeros), that one is named first.
+    numbers, the larger number first, a factor without its zeros), that one is named first. Which number is the
+    larger one is seen from the digits before it is named; where there is none, nothing is left.
     """
     if op in "+-":
         first, second = a, b if op == "+" else -b
         if first * second >= 0:
             x, y = abs(first), abs(second)
             return _named(f"{x}+{y}", f"{a}{op}{b}", _columns_of_sum(x, y))
+        decided = compared_by_digits(abs(first), abs(second))
         x, y = sorted((abs(first), abs(second)), reverse=True)
-        return _named(f"{x}-{y}", f"{a}{op}{b}", _columns_of_difference(x, y))
+        if x == y:
+            return decided
+        return f"{decided}, {_named(f'{x}-{y}', f'{a}{op}{b}', _columns_of_difference(x, y))}"
     if op == "*":
-        x, y = sorted((abs(a), abs(b)), reverse=True)
+        x, y = abs(a), abs(b)
+        if len(places_of(x)) < len(places_of(y)):  # it is split by the factor with fewer digits to split
+            x, y = y, x
         return _named(f"{x}*{y}", f"{a}{op}{b}", _columns_of_product(x, y))
     x, y = abs(a), abs(b)
     return _named(f"{x}/{y}", f"{a}{op}{b}", _long_division(x, y))
@@ -47,10 +53,25 @@ def named(a: int, op: str, b: int) -> str:
     return f"{a}{op}{b}: {work_out(a, op, b)}"
 
 
+def compared(a: int, b: int) -> str:
+    """Which of two numbers is the larger one: `a<b`, `a>b` or `a=b`."""
+    return f"{a}{'<' if a < b else '>' if a > b else '='}{b}"
+
+
+def compared_by_digits(a: int, b: int) -> str:
+    """The digits of two numbers from the left, compared up to the first ones that decide: `4=4, 1<7`."""
+    pairs = _digits(a, b)[::-1]
+    decides = next((place for place, (x, y) in enumerate(pairs, 1) if x != y), len(pairs))
+    return ", ".join(compared(x, y) for x, y in pairs[:decides])
+
+
 def by_doubling(a: int, b: int) -> str:
-    """How often `b` goes into `a`, and which multiple that is: see `_long_division`."""
+    """How often `b` goes into `a`, and which multiple that is: see `_long_division`.
+
+    Where that is a double, it stands there already; else it is what is left without the rest.
+    """
     times, rest = divmod(a, b)
-    multiple = [f"{a}-{rest}={a - rest}"] if rest and times > 1 else []
+    multiple = _taken_away(a, rest) if rest and times & (times - 1) else []
     return f"{a}/{b}: {', '.join([_long_division(a, b), *multiple])}"
 
 
@@ -79,11 +100,12 @@ def _columns_of_sum(a: int, b: int) -> str:
 
 
 def _columns_of_difference(a: int, b: int) -> str:
-    columns, borrow = [], 0
+    """Ten and more above is a borrow; the next column says that it owes one."""
+    columns, owed = [], 0
     for x, y in _digits(a, b):
-        top = x - borrow
-        borrow = 1 if top < y else 0
-        columns.append(f"{top + 10 * borrow}-{y}={top + 10 * borrow - y}")
+        top = x + 10 if x < y + owed else x
+        columns.append(f"{top}-{y}-1={top - y - 1}" if owed else f"{top}-{y}={top - y}")
+        owed = int(top > 9)
     return ", ".join(columns)
 
 
@@ -98,14 +120,16 @@ def _columns_of_product(a: int, b: int) -> str:
         bare = int(str(a).rstrip("0") or "0")
         columns, carry = [], 0
         for other in map(int, reversed(str(bare))):
-            product = other * digit + carry
-            columns.append(f"{digit}*{other}+{carry}={product}" if carry else f"{digit}*{other}={product}")
-            carry = product // 10
+            product = digit * other
+            columns.append(f"{digit}*{other}={product}")
+            if carry:
+                columns.append(f"{product}+{carry}={product + carry}")
+            carry = (product + carry) // 10
         written += columns
         if len(columns) > 1 or bare != a or zeros > 1:
             written.append(f"{a}*{digit * zeros}={part}")
         if total:
-            written += [_columns_of_sum(total, part), f"{total}+{part}={total + part}"]
+            written += [f"{total}+{part}: {_columns_of_sum(total, part)}", f"{total}+{part}={total + part}"]
         total += part
     return ", ".join(written) or f"{b}*{a}=0"
 
@@ -113,28 +137,39 @@ def _columns_of_product(a: int, b: int) -> str:
 def _long_division(a: int, b: int) -> str:
     """Take doubles of the divisor away while they fit, the largest one first: no digit has to be guessed.
 
-    All doubles that can fit stand there before the first one is taken away, and which one comes next is said (it is
-    added to those that were taken) before it is: what is decided and what is copied are apart.
+    All doubles that can fit stand there before the first one is taken away, up to the one that is seen to be too large.
+    Each smaller one is then compared with what is left, and where it is taken that is said (it is added to those that
+    were) before it is: what is decided and what is copied are apart.
     """
     doubles = [b]
-    while 2 * doubles[-1] <= a:
+    while doubles[-1] <= a:
         doubles.append(2 * doubles[-1])
-    written = [f"{2**power}*{b}={double}" for power, double in enumerate(doubles) if power]
+    too_large = len(doubles) - 1
+    written = [f"{2**power}*{b}={doubles[power]}" for power in range(1, too_large)]
+    written.append(f"{2**too_large}*{b}={compared(doubles[-1], a)}")
     rest, taken = a, 0
-    for power in reversed(range(len(doubles))):
-        if doubles[power] > rest:
+    for power in reversed(range(too_large)):
+        double = doubles[power]
+        if not rest:
+            break
+        if taken:
+            written.append(compared(double, rest))
+        elif not power:
+            written.append(f"1*{b}={b}")
+        if double > rest:
             continue
         if taken:
             written.append(f"{taken}+{2**power}={taken + 2**power}")
-        elif not power:
-            written.append(f"1*{b}={b}")
         taken += 2**power
-        difference = f"{rest}-{doubles[power]}"
-        if rest >= _AT_A_GLANCE and rest != doubles[power]:
-            written.append(f"{difference}: {_columns_of_difference(rest, doubles[power])}")
-        rest -= doubles[power]
-        written.append(f"{difference}={rest}")
+        written += _taken_away(rest, double)
+        rest -= double
     return ", ".join(written)
+
+
+def _taken_away(a: int, b: int) -> list[str]:
+    """The smaller number taken away from the larger one: in columns first where that is not seen at a glance."""
+    columns = [f"{a}-{b}: {_columns_of_difference(a, b)}"] if a >= _AT_A_GLANCE and a != b else []
+    return [*columns, f"{a}-{b}={a - b}"]
 
 
 def _named(name: str, asked: str, columns: str) -> str:

@@ -9,7 +9,15 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from nr_agent.training.traces.arithmetic import apply, by_doubling, named, near_miss, places_of
+from nr_agent.training.traces.arithmetic import (
+    apply,
+    by_doubling,
+    compared,
+    compared_by_digits,
+    named,
+    near_miss,
+    places_of,
+)
 from nr_agent.training.traces.scratchpad import Check, Habits, Scratchpad, Trace
 
 Teacher = Callable[[str, Scratchpad], Trace]
@@ -97,29 +105,31 @@ def gcd(question: str, pad: Scratchpad) -> Trace:
     """Euclid: take the multiple away, go on with the rest until there is none; a check multiplies up again.
 
     Each round says first which two numbers are left, the larger one first: they are copied before anything is done
-    with them.
+    with them. Before the first round it is said which one is the larger one.
     """
-    first, second = (int(number) for number in _NUMBER.findall(question)[:2])
+    first, second = parse_gcd(question)
 
-    def take(a: int, b: int) -> None:
+    def take(a: int, b: int, left: str, at_length: str) -> None:
         times = a // b
         pad.claim(
-            before=f"{pad.lead()}{a}, {b}: {b}*",
+            before=f"{pad.lead()}{left}{b}*",
             value=f"{times}={times * b}",
             wrong=lambda: _wrong_multiple(b, times, pad.rng),
             redo=by_doubling(a, b),
             restate=f"So {b}*",
-            careful=f"{a}, {b}: {by_doubling(a, b)}",
+            careful=at_length,
         )
 
     def work() -> str:
+        pad.misjudge(first, second)
         a, b = max(first, second), min(first, second)
         while True:
-            left = f"{a}, {b}: "
+            left, at_length = round_of(a, b, (first, second)), round_at_length(a, b, (first, second))
             if a // b > 1:
-                take(a, b)
-                left = ""
-            rest = pad.calculate(a, "-", a // b * b, left)
+                take(a, b, left, at_length)
+                rest = pad.calculate(a, "-", a // b * b)
+            else:
+                rest = pad.calculate(a, "-", b, left, at_length)
             if not rest:
                 return str(b)
             a, b = b, rest
@@ -132,6 +142,18 @@ def gcd(question: str, pad: Scratchpad) -> Trace:
         return str(common)
 
     return pad.solve(work, [Check(multiply), Check(work, worked=True)], most=1)
+
+
+def round_of(larger: int, smaller: int, asked: tuple[int, int]) -> str:
+    """Which two numbers a round of Euclid's begins with; where they are those asked about, they are compared first."""
+    left = f"{larger}, {smaller}: "
+    return f"{compared(*asked)}: {left}" if {larger, smaller} == set(asked) else left
+
+
+def round_at_length(larger: int, smaller: int, asked: tuple[int, int]) -> str:
+    """The same with nothing taken at a glance: neither which one is larger, nor how often the other one fits."""
+    digits = f"{compared_by_digits(*asked)}, " if {larger, smaller} == set(asked) else ""
+    return f"{digits}{round_of(larger, smaller, asked)}{by_doubling(larger, smaller)}"
 
 
 class Attempt(NamedTuple):
@@ -215,6 +237,12 @@ def look_through(word: str, letter: str) -> str:
         count += char == letter
         looks.append(f"{char} yes {count}" if char == letter else f"{char} no")
     return f"{letter} in {', '.join(looks)}"
+
+
+def parse_gcd(question: str) -> tuple[int, int]:
+    """The two numbers, in the order in which they are given."""
+    first, second = (int(number) for number in _NUMBER.findall(question)[:2])
+    return first, second
 
 
 def parse_countdown(question: str) -> tuple[list[int], int]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from nr_agent.tokens import IN_DETAIL
-from nr_agent.training.traces.arithmetic import apply, named, near_miss, work_out
+from nr_agent.training.traces.arithmetic import apply, compared, compared_by_digits, named, near_miss, work_out
 
 REDO = ("Wait, let me redo that: ", "Hold on, let me redo that: ", "Let me double-check that: ")
 CHECK_ALL = ("Let me check the whole thing again.", "Let me verify this once more.", "I should go through it again.")
@@ -48,7 +48,8 @@ class Habits:
     Attributes:
         redo: share of calculations that are worked out again although they were right.
         slip: share of calculations with a planted slip (noticed at once, masked from the loss).
-        astray: share of those slips that are made in what is calculated, not in its result.
+        astray: share of those slips that are made in what is calculated, not in its result; where two
+            numbers are compared, so many are compared wrongly.
         careful: share of calculations that are worked out at length at once.
         repeat: share of calculations before the answer behind which an earlier step is written once more, masked
             from the loss.
@@ -123,7 +124,7 @@ class Scratchpad:
         self._begun = True
         return self.rng.choice(words)
 
-    def calculate(self, a: int, op: str, b: int, about: str = "") -> int:
+    def calculate(self, a: int, op: str, b: int, about: str = "", at_length: str | None = None) -> int:
         """Write `a op b=c` as a step of its own, perhaps with second thoughts.
 
         Args:
@@ -131,6 +132,7 @@ class Scratchpad:
             op: the operation.
             b: the second operand.
             about: what is said before it.
+            at_length: how it is worked out in its place; by default in columns.
         """
         careful = self._carefully()
         lead = "" if careful else self.lead() + about
@@ -146,10 +148,19 @@ class Scratchpad:
                 wrong=lambda: str(near_miss(apply(a, op, b), self.rng)),
                 redo=work_out(a, op, b),
                 restate=f"So {asked}=",
-                careful=about + worked,
+                careful=at_length or about + worked,
                 at_length=careful,
             )
         )
+
+    def misjudge(self, a: int, b: int) -> None:
+        """Now and then take the smaller one of two numbers for the larger one, and notice it at once."""
+        if a == b or self._worked or self.rng.random() >= self.habits.slip * self.habits.astray:
+            return
+        x, y = sorted((a, b))
+        wrong = f"{a}{'<' if a > b else '>'}{b}: {x}, {y}: {x}-{y}={x - y}"
+        self._slip(self.lead(), wrong, compared(a, b), "")
+        self.say(f"{self.rng.choice(REDO)}{compared_by_digits(a, b)}. So {compared(a, b)}, not what I had")
 
     def claim(
         self,
@@ -250,7 +261,9 @@ class Scratchpad:
 
     def _go_astray(self, lead: str, a: int, op: str, b: int) -> None:
         """A calculation that holds, with an operand from nowhere."""
-        x, y = (near_miss(a, self.rng), b) if self.rng.random() < 0.5 else (a, abs(near_miss(b, self.rng)))
+        x, y = a, b
+        while (x, y) == (a, b):  # what is one off the other way is the same again without its sign
+            x, y = (near_miss(a, self.rng), b) if self.rng.random() < 0.5 else (a, abs(near_miss(b, self.rng)))
         self._slip(lead, f"{x}{op}{y}={apply(x, op, y)}", f"{a}{op}{b}=", "")
 
     def _repeat(self) -> None:
