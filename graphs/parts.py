@@ -200,16 +200,16 @@ class Parts:
 
         Args:
             episode_id: the episode.
-            beside_others: other nodes of the episode run at the same time. What they think counts where the
-                episode can be resumed, so there its sequences stay open when this node fails.
+            beside_others: other nodes of the episode run at the same time. What they think counts when the
+                episode is resumed, so its sequences stay open when this node fails. Where nobody can resume, they are
+                closed when the run is over: a node that lost its sequence would fail with an error of its own.
         """
         self._enter(episode_id)
-        keep = beside_others and _resumable()
         try:
             yield
             self.settle()
         except BaseException as error:
-            self._end_by(error, episode_id, keep)
+            self._end_by(error, episode_id, beside_others)
             raise
         finally:
             self.memory.leave(episode_id)
@@ -218,14 +218,13 @@ class Parts:
     async def aguard(self, episode_id: str, *, beside_others: bool = False) -> AsyncIterator[None]:
         """`guard` for coroutines: what may wait for the database waits in a thread. It does not `settle`."""
         self._enter(episode_id)
-        keep = beside_others and _resumable()
         try:
             yield
         except GeneratorExit as error:
-            self._end_by(error, episode_id, keep)  # the loop is gone: there is nothing to wait in
+            self._end_by(error, episode_id, beside_others)  # the loop is gone: there is nothing to wait in
             raise
         except BaseException as error:
-            await to_its_end(self._end_by, error, episode_id, keep)
+            await to_its_end(self._end_by, error, episode_id, beside_others)
             raise
         finally:
             self.memory.leave(episode_id)
@@ -235,14 +234,14 @@ class Parts:
         for left in self.memory.enter(episode_id):
             self.engine.close(left)
 
-    def _end_by(self, error: BaseException, episode_id: str, keep: bool) -> None:
+    def _end_by(self, error: BaseException, episode_id: str, beside_others: bool) -> None:
         if isinstance(error, GraphBubbleUp):
             return  # an interrupt, say: no error
         if isinstance(error, _INTERRUPTIONS):
             self._finish(episode_id, "interrupted", None, "cancelled")
         else:
             reason = f"{type(error).__name__}: {error}"
-            self._finish(episode_id, "failed", "error", reason, close=not keep)
+            self._finish(episode_id, "failed", "error", reason, close=not beside_others)
 
     def _finish(
         self, episode_id: str, status: EpisodeStatus, reason: StopReason | None, error: str, *, close: bool = True

@@ -11,7 +11,7 @@ from nr_agent.detection.detector import NeuronDetector
 from nr_agent.models.registry import DETECTOR_FOLDER, load_engine
 from nr_agent.tasks import FAMILIES, draw
 
-ARGUMENTS = ["models", "train", "tiny", "--steps", "270", "--problems", "5", "--sft-steps", "25", "--out"]
+ARGUMENTS = ["models", "train", "tiny", "--steps", "320", "--problems", "5", "--sft-steps", "25", "--out"]
 
 
 @pytest.fixture(scope="module")
