@@ -157,7 +157,25 @@ def test_who_has_just_ended_a_step_keeps_the_slot_while_others_think():
     assert sequences.place(second) == 1  # somebody must go
 
 
-def test_memory_that_ends_while_the_arena_grows_leaves_it_usable(monkeypatch):
+@pytest.fixture
+def short_of_memory(monkeypatch):
+    """Once it is called, the second tensor that is made finds no memory."""
+
+    def begin():
+        grow, grown = torch.Tensor.new_zeros, []
+
+        def out_of_memory(tensor, *shape, **options):
+            grown.append(shape)
+            if len(grown) == 2:
+                raise torch.OutOfMemoryError("no room")
+            return grow(tensor, *shape, **options)
+
+        monkeypatch.setattr(torch.Tensor, "new_zeros", out_of_memory)
+
+    return begin
+
+
+def test_memory_that_ends_while_the_arena_grows_leaves_it_usable(short_of_memory):
     cache = SlotCache(2, slots=2, capacity=4)
 
     def write(slots, length):
@@ -166,15 +184,7 @@ def test_memory_that_ends_while_the_arena_grows_leaves_it_usable(monkeypatch):
             cache.update(*2 * [torch.ones(len(slots), 1, length, 2)], layer)
 
     write([0, 1], 4)
-    grow, grown = torch.Tensor.new_zeros, []
-
-    def out_of_memory(tensor, *shape, **options):
-        grown.append(shape)
-        if len(grown) == 2:
-            raise torch.OutOfMemoryError("no room")
-        return grow(tensor, *shape, **options)
-
-    monkeypatch.setattr(torch.Tensor, "new_zeros", out_of_memory)
+    short_of_memory()
     with pytest.raises(torch.OutOfMemoryError):
         write([0, 1], 6)
     assert (cache.slots, cache.capacity) == (2, 4)
@@ -204,20 +214,12 @@ def test_limits_that_leave_no_room_for_a_step_are_refused(name):
         Limits(**{name: 0})
 
 
-def test_memory_that_ends_while_the_arena_takes_another_shape_leaves_what_all_layers_have(monkeypatch):
+def test_memory_that_ends_while_the_arena_takes_another_shape_leaves_what_all_layers_have(short_of_memory):
     cache = SlotCache(2, slots=4, capacity=4, room=16)
     cache.begin([0], torch.zeros(1, 1, dtype=torch.long), 1)
     for layer in range(2):
         cache.update(*2 * [torch.ones(1, 1, 1, 2)], layer)
-    grow, grown = torch.Tensor.new_zeros, []
-
-    def out_of_memory(tensor, *shape, **options):
-        grown.append(shape)
-        if len(grown) == 2:
-            raise torch.OutOfMemoryError("no room")
-        return grow(tensor, *shape, **options)
-
-    monkeypatch.setattr(torch.Tensor, "new_zeros", out_of_memory)
+    short_of_memory()
     with pytest.raises(torch.OutOfMemoryError):
         cache.resize(2, 8)
     assert (cache.slots, cache.capacity) == (2, 4)
