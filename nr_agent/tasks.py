@@ -23,6 +23,8 @@ from nr_agent.episode import Problem
 from nr_agent.errors import MissingExtraError, TaskError
 
 TRAINING_SEEDS = range(0, 1_000_000)
+FITTED_FROM = 500_000
+"""First of the training seeds whose problems detectors are fitted on."""
 DEVELOPMENT_SEEDS = range(1_000_000, 2_000_000)
 RESERVED_FROM = 9_000_000
 

@@ -109,18 +109,17 @@ def _load_tokenizer(store: EpisodeStore, name: str | None, wanted: EpisodeFilter
     from nr_agent.export.selection import find_newest  # noqa: PLC0415 - keeps --help quick
     from nr_agent.models.registry import find_model  # noqa: PLC0415 - keeps --help quick
 
-    if name is None:
-        newest = find_newest(store, outcome, wanted)
-        name = newest.model if newest is not None and newest.model else "nano"
-        try:
-            folder = find_model(name)
-        except ModelError as error:
-            raise ModelError(
-                f"the episodes were thought by {name!r}, whose tokenizer is not found",
-                hint="say where that model is: --tokenizer FOLDER",
-            ) from error
-    else:
-        folder = find_model(name)
+    newest = find_newest(store, outcome, wanted) if name is None else None
+    source = name or (newest.model if newest is not None and newest.model else "nano")
+    try:
+        folder = find_model(source)
+    except ModelError as error:
+        if name is not None:
+            raise
+        raise ModelError(
+            f"the episodes were thought by {source!r}, whose tokenizer is not found",
+            hint="say where that model is: --tokenizer FOLDER",
+        ) from error
     from transformers import AutoTokenizer  # noqa: PLC0415 - slow to import
 
     try:

@@ -9,9 +9,7 @@ import typer
 
 from nr_agent.cli._memory import keep_freed_memory
 from nr_agent.cli._models import MODEL_HELP, prepare
-
-FITTED_FROM = 500_000
-"""First seed of the problems that a detector is fitted on."""
+from nr_agent.tasks import FITTED_FROM
 
 
 def fit(

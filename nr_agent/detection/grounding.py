@@ -71,6 +71,12 @@ def claims_of(text: str) -> str:
     return so + claim if _COLUMNS.search(worked) else text
 
 
+def counted_word(text: str) -> str | None:
+    """The word whose letters a step counts."""
+    counted = _COUNTED.search(claims_of(text))
+    return None if counted is None else counted[1] or counted[2]
+
+
 def _said(steps: Sequence[str]) -> list[tuple[str, bool]]:
     return [(claims_of(step), is_second_look(step)) for step in steps]
 

@@ -19,7 +19,6 @@ from typing import Literal
 from nr_agent.answers import same_answer
 from nr_agent.detection.grounding import grounded
 from nr_agent.detection.traces import Traced
-from nr_agent.episode import Problem
 from nr_agent.equations import Comparison, Equation, comparisons, equations
 from nr_agent.events import LEVELS, Level
 from nr_agent.tasks import score
@@ -148,14 +147,10 @@ def first_reached(traced: Traced) -> int | None:
 
 def is_right(traced: Traced) -> bool:
     """Whether the trace ends in the right answer, by the task's own scorer; without one by the answer that is known."""
-    return answers_right(traced.problem, traced.answer)
-
-
-def answers_right(problem: Problem, answer: str | None) -> bool:
-    """Whether an answer is right, by the task's own scorer; without one by the answer that is known, if any is."""
-    if problem.seed is not None or problem.reference is None or answer is None:
-        return score(problem, answer)
-    return same_answer(answer, problem.reference)
+    problem, answer = traced.problem, traced.answer
+    if problem.seed is None and problem.reference is not None:
+        return answer is not None and same_answer(answer, problem.reference)
+    return score(problem, answer)
 
 
 def base_rates(labelled: Sequence[Sequence[StepLabels]]) -> dict[str, float]:

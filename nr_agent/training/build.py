@@ -16,7 +16,7 @@ from nr_agent.evaluation.model_readme import model_readme
 from nr_agent.events import LEVELS
 from nr_agent.models.across import sampler
 from nr_agent.models.registry import DETECTOR_FOLDER, load_engine
-from nr_agent.tasks import FAMILIES, draw
+from nr_agent.tasks import FAMILIES, FITTED_FROM, draw
 from nr_agent.training.own_careful import careful_examples
 from nr_agent.training.own_failures import own_examples
 from nr_agent.training.own_rounds import own_traces
@@ -27,8 +27,6 @@ from nr_agent.training.trigger_sft import SftSettings, trigger_sft
 
 SAMPLED_FROM = 200_000
 """First training seed of the traces that the trigger SFT learns from."""
-FITTED_FROM = 500_000
-"""First training seed of the traces that the detector is fitted on."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from nr_agent.answers import states_answer
-from nr_agent.detection.grounding import claims_of, is_second_look
+from nr_agent.detection.grounding import claims_of, counted_word, is_second_look
 from nr_agent.detection.labels import slip, wrong_comparison
 from nr_agent.episode import Problem
 from nr_agent.tokens import OTHER_WAY
@@ -19,7 +19,6 @@ from nr_agent.training.traces.families import Attempt, countdown_attempts, parse
 _LEAD = re.compile(r"^(First|Then|Next|Now) ")
 _PAIR = re.compile(r"^(?:\d+[<>=]\d+: )?\d+, \d+: ")
 _CALCULATED = re.compile(rf"(?:{_PAIR.pattern})?-?\d+[-+*/]")
-_COUNTED = re.compile(r"(?:^|[ \n>])(?:So (\S+)|(\S+): \S(?: \S)*) has \d+")
 _BEGUN = re.compile(rf"^(?:{re.escape(OTHER_WAY)} )?(?:So )?(?:(?:First|Then|Next|Now) )?")
 _VERDICT = re.compile(r", (?:as|not what) I had.*$")
 _PLAIN = Habits(redo=0.0, slip=0.0, careful=0.0, repeat=0.0, passes=(1.0,), closing=0.0, stopped=0.0)
@@ -40,9 +39,9 @@ def missing_step(problem: Problem, before: Sequence[str], rng: random.Random) ->
     steps = (_LEAD.sub("", "".join(span.text for span in step)) for step in way.steps)
     claimed = {_claim(step) for step in before if wrong_comparison(step) is None}
     # A word that is there twice is counted twice; a second look at it counts it no more.
-    counted = Counter(word for step in before if not is_second_look(step) and (word := _counted(step)))
+    counted = Counter(word for step in before if not is_second_look(step) and (word := counted_word(step)))
     for step in steps:
-        word = _counted(step)
+        word = counted_word(step)
         if not (_claim(step) in claimed if word is None else counted[word]):
             return step
         if word is not None:
@@ -99,12 +98,6 @@ def verdict(result: int, target: int) -> str:
 def _claim(step: str) -> str:
     """What a step claims in the end, without what is said before and behind it."""
     return _PAIR.sub("", _VERDICT.sub("", _BEGUN.sub("", claims_of(step).strip())))
-
-
-def _counted(step: str) -> str | None:
-    """The word whose letters a step counts."""
-    found = _COUNTED.search(claims_of(step))
-    return None if found is None else found[1] or found[2]
 
 
 def _solved(problem: Problem, step: str) -> str | None:

@@ -17,7 +17,7 @@ from nr_agent.detection.euclid import Pair
 from nr_agent.detection.grounding import grounded, is_second_look, numbers_left
 from nr_agent.detection.labels import label_trace, slip, wrong_comparison, wrong_equation
 from nr_agent.detection.traces import Traced
-from nr_agent.equations import Equation, equations
+from nr_agent.equations import Comparison, Equation, equations
 from nr_agent.tasks import held_out
 from nr_agent.tokens import BRANCH, OTHER_WAY, RECHECK, REDO, STEP_END
 from nr_agent.training.corpus import IGNORED, UNTOLD, Example
@@ -35,7 +35,7 @@ _TOTAL = re.compile(r"\d+\+\d+=(\d+)")
 _TIMES = re.compile(r"\d+\*\d+=\d+")
 _MULTIPLE = re.compile(r"(\d+) is (\d+)\*(\d+)")
 _ASKED = re.compile(r'letter "(\w)"')
-_MISJUDGED = re.compile(r"(?:(?:First|Then|Next|Now) )?(\d+)[<>=]\d+: ")
+_COMPARES = re.compile(r"(?:(?:First|Then|Next|Now) )?(\d+)[<>=]\d+: ")
 _TOTAL_AGAIN = re.compile(r"(, as I had), \d+\+\d+=\d+$")
 
 
@@ -81,8 +81,7 @@ def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> lis
             text, problem = traced.steps[number].text, traced.problem.text
             # A claim that holds, behind digits that were compared wrongly, is not answered by another one.
             unmended = WRONG not in (redone or "") and wrong_comparison(text) is None
-            misjudged = _MISJUDGED.match(text) is not None and WRONG in (redone or "")
-            if label.intra_step and not misjudged and (unmended or not grounded(text, problem, before[:-1])):
+            if label.intra_step and _misjudged(text) is None and (unmended or not grounded(text, problem, before[:-1])):
                 redone = _redo_otherwise(traced, number, rng) or redone
             if redone is None or (WRONG in redone) != label.intra_step or slip(redone, problem, before):
                 continue
@@ -153,12 +152,17 @@ def _redo_first(traced: Traced, number: int) -> str | None:
         return _redo_attempt(traced, number, match)
     if match := _COUNTED.search(text):
         return _redo_count(traced, number, match[1] or match[2], text)
-    compares = _MISJUDGED.match(text)
-    if compares is not None and (wrong := wrong_comparison(text)) is not None and wrong.sign_at == compares.end(1):
+    if (wrong := _misjudged(text)) is not None:
         digits = compared_by_digits(wrong.left, wrong.right)
         return f"{REDO}{digits}. So {compared(wrong.left, wrong.right)}, {WRONG}"
     left = numbers_left(traced.problem.text, [step.text for step in traced.steps[:number]])
     return _redo_calculation(text) if left is None else _redo_multiple(left, text) or _redo_calculation(text)
+
+
+def _misjudged(text: str) -> Comparison | None:
+    """The comparison of two numbers with which a step begins, where it does not hold."""
+    begins, wrong = _COMPARES.match(text), wrong_comparison(text)
+    return wrong if begins is not None and wrong is not None and wrong.sign_at == begins.end(1) else None
 
 
 def _redo_multiple(left: Pair, text: str) -> str | None:

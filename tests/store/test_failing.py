@@ -75,7 +75,7 @@ def test_a_torn_line_in_the_spool_is_set_aside_and_the_rest_is_replayed(tmp_path
     assert "cannot be replayed" in caplog.text
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+@pytest.mark.skipif(os.name == "nt", reason="on Windows a file has no permission bits of its owner")
 def test_what_a_spool_sets_aside_is_for_the_owner_alone(tmp_path):
     path = tmp_path / "e.db"
     EpisodeStore(path).close()

@@ -143,7 +143,7 @@ def test_a_store_from_before_the_first_schema_is_upgraded_and_a_copy_is_kept(tmp
     assert (tmp_path / f"old.db.before-{HEAD}").is_file()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+@pytest.mark.skipif(os.name == "nt", reason="on Windows a file has no permission bits of its owner")
 def test_the_copy_before_an_upgrade_is_for_the_owner_alone(tmp_path):
     path, copy = tmp_path / "old.db", tmp_path / f"old.db.before-{HEAD}"
     execute(path, f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL)")
