@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -31,9 +32,12 @@ from nr_agent.neurons.mon import MixtureOfNeurons
 from nr_agent.neurons.tap import ChannelPlan
 from nr_agent.neurons.writes import push_table, strongest
 
+_log = logging.getLogger(__name__)
 SCHEMA = 1
 _EVENTS = uuid.UUID("6f1d3f0e-5f0e-5b1a-9d35-0d0f9c8f4a11")
 _FEATURES_SHOWN = 6
+POINTS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+"""Shares of disturbed good traces that a policy may ask for instead of the detector's own."""
 _KINDS: dict[Level, str] = {"intra_step": "calculation", "inter_step": "stagnation", "instance": "overthinking"}
 
 
@@ -61,16 +65,19 @@ class LevelSettings(BaseModel):
     def at(self, alpha: float) -> LevelSettings:
         """The same level where another share of good traces may be disturbed: the next lower one that is known.
 
+        What was fitted on too little to promise so small a share stays silent.
+
         Raises:
-            DetectorError: no share that is as low was calibrated.
+            DetectorError: no share that is as low is ever calibrated.
         """
         known = [point for point in self.points if point[0] <= alpha + 1e-9]
-        if not known:
-            shares = ", ".join(f"{share:g}" for share, _ in self.points) or "none"
+        if not known and alpha < min(POINTS):
             raise DetectorError(
-                f"{self.level}: alarms in {alpha:g} of the good traces were asked for, and {shares} calibrated",
-                hint="ask for one of these shares, or fit the detector on more problems",
+                f"{self.level}: alarms in {alpha:g} of the good traces were asked for",
+                hint=f"shares from {min(POINTS):g} on are calibrated",
             )
+        if not known:
+            return self.model_copy(update={"alpha": alpha, "threshold": None})
         return self.model_copy(update={"alpha": known[-1][0], "threshold": known[-1][1]})
 
     @property
@@ -153,14 +160,21 @@ class NeuronDetector:
     def at(self, alarms: Mapping[Level, float]) -> NeuronDetector:
         """The same detector where other shares of good traces may be disturbed, by level.
 
+        A level that was fitted on too little to promise so small a share stays silent, and a warning says so.
+
         Raises:
-            DetectorError: no share that is as low was calibrated.
+            DetectorError: no share that is as low is ever calibrated.
         """
-        levels = [
-            # What was fitted on too little to promise anything stays silent.
-            one.at(alarms[one.level]) if one.level in alarms and (one.points or one.threshold is not None) else one
-            for one in self.manifest.levels
-        ]
+        levels = [one.at(alarms[one.level]) if one.level in alarms else one for one in self.manifest.levels]
+        for level in levels:
+            if level.level in alarms and level.threshold is None:
+                _log.warning(
+                    "%s stays silent about %s: it was fitted on too few good traces to promise alarms in only %g of "
+                    "them; fit it on more problems",
+                    self.id,
+                    level.level,
+                    alarms[level.level],
+                )
         manifest = self.manifest.model_copy(update={"levels": levels})
         classifiers = {level.settings.level: level.classifier for level in self.levels}
         return NeuronDetector(manifest, self.mean, self.scale, classifiers, self.push, self.decode)

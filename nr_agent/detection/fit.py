@@ -21,7 +21,7 @@ from nr_agent.detection.classifier import (
     why_silent,
 )
 from nr_agent.detection.collect import all_channels, as_segment, read_traces
-from nr_agent.detection.detector import DetectorManifest, LevelSettings, NeuronDetector, align
+from nr_agent.detection.detector import POINTS, DetectorManifest, LevelSettings, NeuronDetector, align
 from nr_agent.detection.features import FEATURE_FAMILIES
 from nr_agent.detection.hashes import digest, tokenizer_hash
 from nr_agent.detection.labels import StepLabels, base_rates, label_trace
@@ -43,9 +43,6 @@ from nr_agent.events import LEVELS, Level
 from nr_agent.neurons.mon import MixtureOfNeurons
 from nr_agent.neurons.ranking import Ranking
 from nr_agent.neurons.writes import push_table
-
-POINTS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
-"""Shares of disturbed good traces that a policy may ask for instead of the detector's own."""
 
 CANDIDATES: tuple[View, ...] = (
     *(View((family,)) for family in FEATURE_FAMILIES),

@@ -1,5 +1,6 @@
 """The card tells what there is to tell, counts as it says, and puts every rival beside the detector."""
 
+import copy
 import json
 import math
 import random
@@ -355,8 +356,27 @@ def test_policies_may_ask_for_more_or_fewer_alarms_and_get_the_next_lower_share(
     several = own["intra_step"].model_copy(update={"points": ((0.1, 0.9), (0.2, 0.7), (0.4, 0.5))})
     asked = [several.at(share) for share in (0.1, 0.3, 0.4, 0.9)]
     assert [(one.alpha, one.threshold) for one in asked] == [(0.1, 0.9), (0.2, 0.7), (0.4, 0.5), (0.4, 0.5)]
-    with pytest.raises(DetectorError, match="calibrated"):
-        detector.at({"intra_step": 0.01})
+    with pytest.raises(DetectorError, match=r"alarms in 0\.001") as refused:
+        detector.at({"intra_step": 0.001})
+    assert "shares from 0.01 on" in refused.value.hint
+
+
+def test_a_level_that_was_fitted_on_too_little_for_the_share_asked_stays_silent(fitted, caplog):
+    _, detector, _ = fitted
+    manifest = detector.manifest
+    few = [
+        one.model_copy(update={"points": ((0.5, 0.9),), "threshold": None}) if one.level == "intra_step" else one
+        for one in manifest.levels
+    ]
+    young = copy.copy(detector)
+    young.manifest = manifest.model_copy(update={"levels": few})
+    asked = {level.settings.level: level.settings for level in young.at({"intra_step": 0.2}).levels}
+    assert asked["intra_step"].threshold is None
+    assert "stays silent about intra_step" in caplog.text
+    assert "more problems" in caplog.text
+    caplog.clear()
+    assert young.at({"intra_step": 0.6}).manifest.levels[0].threshold == 0.9
+    assert not caplog.text
 
 
 @pytest.mark.parametrize(
