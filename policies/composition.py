@@ -14,6 +14,7 @@ from nr_agent.actions import Action, AskHuman, Branch, Continue, Recheck, Stop
 from nr_agent.errors import PolicyError
 from nr_agent.events import LEVELS, AnyFailureEvent, InstanceFailure, InterStepFailure, IntraStepFailure, Level
 from nr_agent.policies.protocol import Policy, PolicyContext
+from nr_agent.policies.recheck import RecheckPolicy
 
 ACTIONS = (Continue, Recheck, Branch, Stop, AskHuman)
 KINDS: dict[Level, tuple[str, ...]] = {
@@ -117,7 +118,13 @@ class Policies:
                     f"the policies {self.name!r} have a rule for {address!r}", hint=f"allowed: {', '.join(ADDRESSES)}"
                 )
             for rule in _listed(rules):
-                _check(rule.policy, f"the rule for {address!r} in the policies {self.name!r}")
+                where = f"the rule for {address!r} in the policies {self.name!r}"
+                _check(rule.policy, where)
+                if self.refractory and escalates(rule.policy):
+                    raise PolicyError(
+                        f"{where} escalates: with refractory={self.refractory} it never can",
+                        hint="give refractory=0, or leave `escalate` out",
+                    )
 
     def decide(self, contexts: Sequence[PolicyContext]) -> Decision:
         """What to do after a step.
@@ -171,6 +178,11 @@ class Policies:
         spent = sum(number for kind, number in context.interventions.items() if kind != "stop")
         since = context.since_intervention
         return spent < self.max_interventions and (since is None or since > self.refractory)
+
+
+def escalates(policy: Policy) -> bool:
+    """Whether it acts on the very step that its own intervention brought about."""
+    return isinstance(policy, RecheckPolicy) and policy.escalate
 
 
 def _listed(rules: Rules) -> tuple[Rule, ...]:

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, WrapValidator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from nr_agent.events import Level
 from nr_agent.policies.ask_human import AskHumanPolicy
 from nr_agent.policies.branch import BranchPolicy
-from nr_agent.policies.composition import ADDRESSES, Policies, Rule
+from nr_agent.policies.composition import ADDRESSES, Policies, Rule, escalates
 from nr_agent.policies.early_stop import EarlyStopPolicy
 from nr_agent.policies.plugins import find_policy
 from nr_agent.policies.protocol import Policy
@@ -107,6 +118,19 @@ class PackFile(BaseModel):
         description="A rule, or several that are tried in order, by level or by kind of a level.",
         json_schema_extra={"propertyNames": {"enum": list(ADDRESSES)}},
     )
+
+    @field_validator("on")
+    @classmethod
+    def _escalation_is_possible(cls, on: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        refractory = info.data.get("refractory", 0)
+        several = [rule for rules in on.values() for rule in (rules if isinstance(rules, list) else [rules])]
+        if refractory and any(escalates(rule.policy) for rule in several):
+            raise PydanticCustomError(
+                "never_escalates",
+                "a recheck escalates, which it never can with a refractory of {refractory}",
+                {"refractory": refractory, "expected": "`escalate` with `refractory: 0`"},
+            )
+        return on
 
     def rules(self) -> dict[str, list[RuleFile]]:
         """The rules by address, always as a list."""

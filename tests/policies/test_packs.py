@@ -123,6 +123,10 @@ def test_own_pack_is_loaded_by_path(tmp_path):
         ("name: x\non: {instance: {policy: {name: early_stop}, min_score: 3}}", r"min_score(.|\n)*got 3"),
         ("name: x\nalarms: {intra_step: 1.5}\non: {}", r"alarms\.intra_step(.|\n)*got 1\.5"),
         ("name: x\nalarms: {slips: 0.1}\non: {}", r"alarms(.|\n)*intra_step"),
+        (
+            "name: x\non:\n  intra_step: {policy: {name: recheck, escalate: true}}",
+            r":2: on: (.|\n)*refractory of 1(.|\n)*`refractory: 0`",
+        ),
         ("- a", "valid dictionary"),
         ("name: [", "cannot be read"),
         (

@@ -72,6 +72,15 @@ def test_a_recheck_that_is_flagged_itself_is_left_with_the_step_it_did_not_mend(
     assert RecheckPolicy(rollback=rollback).decide(context) == Recheck(rollback=rollback)
 
 
+def test_an_escalation_that_a_gap_makes_impossible_is_refused():
+    rules = {"intra_step": [RecheckPolicy(), Rule(RecheckPolicy(escalate=True), 0.9)]}
+    with pytest.raises(PolicyError, match=r"'intra_step'.*refractory=2") as refused:
+        Policies(rules, refractory=2)
+    assert "refractory=0" in refused.value.hint
+    with pytest.raises(PolicyError, match="escalates"):
+        dataclasses.replace(Policies(rules, refractory=0), refractory=1)
+
+
 @pytest.mark.parametrize(
     ("score", "action"), [(0.5, "continue"), (0.6, "recheck"), (0.79, "recheck"), (0.8, "branch"), (1.0, "branch")]
 )
