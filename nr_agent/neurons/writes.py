@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nr_agent.engine.weights import input_device, stored
 from nr_agent.neurons.channels import Channel
-from nr_agent.neurons.sites import decoder_layers, find_sites
+from nr_agent.neurons.scales import write_scales
+from nr_agent.neurons.sites import find_sites
 
 SHOWN = 4
 """Tokens that are named where it is said what a channel writes toward."""
@@ -18,17 +19,18 @@ SHOWN = 4
 
 @torch.no_grad()
 def push_table(model: Any, channels: Sequence[Channel]) -> Tensor:
-    """How much one unit of each channel pushes each token, before the final norm's division.
+    """How much one unit of each channel pushes each token, before the norms' division.
 
     `push[c, v] = <W_down[:, c], gamma * U[v]>`: direct logit attribution (the frozen-norm form of Elhage et al.
-    2021; NEAT, arXiv 2602.02010, uses its logarithm). A head's reading is a norm without a direction: its row is 0.
+    2021; NEAT, arXiv 2602.02010, uses its logarithm), with gamma as in `write_scales`. A head's reading is a norm
+    without a direction: its row is 0.
 
     Returns:
         `[channels, vocabulary]` float32.
     """
     unembedding = stored(model.get_output_embeddings()).float()
-    scaled = unembedding * final_scale(model, unembedding.shape[1]).to(unembedding.device)
     places = {site.place: site for site in find_sites(model)}
+    scales = write_scales(model, list(places.values()), unembedding.shape[1])
     # In the order of the channels: processes that share a model put its weights together at once.
     neurons = dict.fromkeys(channel.place for channel in channels if channel.kind == "ffn")
     weights = {place: places[place].weight() for place in neurons}
@@ -36,7 +38,7 @@ def push_table(model: Any, channels: Sequence[Channel]) -> Tensor:
     for row, channel in enumerate(channels):
         if channel.kind == "ffn":
             direction = weights[channel.place][:, places[channel.place].column(channel)].float()
-            table[row] = scaled @ direction.to(scaled.device)
+            table[row] = unembedding @ (scales[channel.place] * direction.cpu()).to(unembedding.device)
     return table.cpu()
 
 
@@ -48,13 +50,14 @@ def push_toward(model: Any, channels: Sequence[Channel], token: int) -> Tensor:
         `[channels]` float32.
     """
     unembedding = stored(model.get_output_embeddings()).float()
-    aim = (unembedding[token] - unembedding.mean(0)) * final_scale(model, unembedding.shape[1]).to(unembedding.device)
+    aim = (unembedding[token] - unembedding.mean(0)).cpu()
     sites = {site.place: site for site in find_sites(model)}
+    scales = write_scales(model, list(sites.values()), len(aim))
     shown = dict.fromkeys(channel.place for channel in channels)
     pushes = {}
     for place in shown:
         weight = sites[place].weight().float()
-        pushes[place] = aim.to(weight.device) @ weight
+        pushes[place] = (scales[place] * aim).to(weight.device) @ weight
     return torch.stack([pushes[one.place][sites[one.place].column(one)] for one in channels]).cpu()
 
 
@@ -68,11 +71,11 @@ def head_pushes(model: Any, places: Sequence[tuple[Channel, int]], ids: Sequence
         ids: the tokens of the sequence.
 
     Returns:
-        `[places, vocabulary]` float32, before the final norm's division.
+        `[places, vocabulary]` float32, before the norms' division.
     """
     unembedding = stored(model.get_output_embeddings()).float()
-    scaled = unembedding * final_scale(model, unembedding.shape[1]).to(unembedding.device)
     sites = {site.layer: site for site in find_sites(model) if site.kind == "head"}
+    scales = write_scales(model, list(sites.values()), unembedding.shape[1])
     for site in sites.values():
         site.require_whole()
     inputs: dict[int, Tensor] = {}
@@ -92,7 +95,7 @@ def head_pushes(model: Any, places: Sequence[tuple[Channel, int]], ids: Sequence
         columns = slice(channel.index * site.width, (channel.index + 1) * site.width)
         given = inputs[channel.layer][position, columns].float()
         written = site.weight()[:, columns].float().to(given.device) @ given
-        table[row] = (scaled @ written.to(scaled.device)).cpu()
+        table[row] = (unembedding @ (scales[site.place] * written.cpu()).to(unembedding.device)).cpu()
     return table
 
 
@@ -108,42 +111,3 @@ def strongest(push: Tensor, decode: Callable[[Sequence[int]], str], *, shown: in
     return [
         decode([token]) for token, value in zip(top.indices.tolist(), top.values.tolist(), strict=True) if value > 0
     ]
-
-
-@torch.no_grad()
-def final_scale(model: Any, width: int) -> Tensor:
-    """What the last norm multiplies each direction of the residual stream with; ones where no norm follows the layers.
-
-    It is measured, because norms differ: the weight, one and the weight (Gemma), with a mean taken away and a bias. For
-    an input of alternating sign, whose mean is 0 and whose size the norm divides by, half of the difference between it
-    and its opposite is the scale.
-    """
-    inside = {module for layer in decoder_layers(model) for module in layer.modules()}
-    called: list[nn.Module] = []
-    norms = [
-        module
-        for module in model.modules()
-        if module not in inside
-        and not isinstance(module, nn.Embedding)
-        and isinstance(getattr(module, "weight", None), Tensor)
-        and tuple(module.weight.shape) == (width,)
-    ]
-    handles = [norm.register_forward_pre_hook(lambda module, _: called.append(module)) for norm in norms]
-    try:
-        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=input_device(model)), use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not called:
-        return torch.ones(width)
-    norm, weight = called[-1], called[-1].weight
-    assert isinstance(weight, Tensor)  # noqa: S101 - that is how it was found
-    sign = torch.ones(width, device=input_device(model) if weight.is_meta else weight.device)
-    sign[1::2] = -1
-    # Large, so that what norms add below the root counts for nothing.
-    probe = 1024 * sign[None, None]
-    if isinstance(norm, nn.LayerNorm):  # torch's own takes no other type than its weight's
-        probe = probe.to(weight.dtype)
-    difference = norm(probe).float() - norm(-probe).float()
-    scale: Tensor = sign.to(difference.device) * difference[0, 0] / 2
-    return scale.cpu()

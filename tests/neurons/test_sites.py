@@ -7,9 +7,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from nr_agent.errors import ChannelError
 from nr_agent.models.registry import load_engine
 from nr_agent.neurons.channels import Channel
+from nr_agent.neurons.scales import norm_scale, write_scales
 from nr_agent.neurons.sites import find_sites
 from nr_agent.neurons.tap import ChannelPlan, self_check
-from nr_agent.neurons.writes import final_scale, push_table
+from nr_agent.neurons.writes import push_table
 
 _SHAPE = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 _GATED = _SHAPE | {"intermediate_size": 80, "num_key_value_heads": 2, "pad_token_id": 0}
@@ -153,8 +154,42 @@ def test_the_last_norm_scales_as_it_does_whatever_it_calls_its_weight(family, sh
     model = model.to(dtype)
     expected = norm.weight.detach().float() + added
     off = 1e-2 if dtype == torch.bfloat16 else 1e-5
-    torch.testing.assert_close(final_scale(model, 32), expected, rtol=off, atol=off)
+    torch.testing.assert_close(norm_scale(norm, 32, model.device), expected, rtol=off, atol=off)
+    sites = find_sites(model)
+    scales = write_scales(model, sites, 32)
+    assert scales.keys() == {site.place for site in sites}
+    if family != "gemma2":  # which has others in between
+        for scale in scales.values():
+            torch.testing.assert_close(scale, expected, rtol=off, atol=off)
 
 
 def test_without_a_last_norm_nothing_is_scaled():
-    assert final_scale(build("opt", **_OPT, do_layer_norm_before=False), 32).tolist() == [1.0] * 32
+    model = build("opt", **_OPT, do_layer_norm_before=False)
+    assert {tuple(scale.tolist()) for scale in write_scales(model, find_sites(model), 32).values()} == {(1.0,) * 32}
+
+
+@pytest.mark.parametrize(
+    ("family", "norms", "added"),
+    [
+        ("gemma2", ("post_feedforward_layernorm", "post_attention_layernorm"), 1),
+        ("gemma3_text", ("post_feedforward_layernorm", "post_attention_layernorm"), 1),
+        ("olmo2", ("post_feedforward_layernorm", "post_attention_layernorm"), 0),
+        ("glm4", ("post_mlp_layernorm", "post_self_attn_layernorm"), 0),
+        ("exaone4", ("post_feedforward_layernorm", "post_attention_layernorm"), 0),
+        ("llama", (None, None), 0),  # its post_attention_layernorm stands before the neurons
+    ],
+)
+def test_a_norm_between_a_site_and_the_residual_stream_scales_what_it_writes(family, norms, added):
+    model = build(family, **_GATED, head_dim=8)
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    table = push_table(model, [Channel("ffn", 1, 9)])
+    scales = write_scales(model, find_sites(model), 32)
+    layer = model.model.layers[1]
+    final = model.model.norm.weight.detach() + added
+    for kind, norm in zip(("ffn", "head"), norms, strict=True):
+        own = 1 if norm is None else layer.get_submodule(norm).weight.detach() + added
+        torch.testing.assert_close(scales[kind, 1, False], final * own, rtol=1e-5, atol=1e-5)
+    direction = scales["ffn", 1, False] * layer.mlp.down_proj.weight[:, 9].detach()
+    torch.testing.assert_close(table[0], model.lm_head.weight.detach() @ direction)
