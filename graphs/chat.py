@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ from nr_agent.graphs.conversation import to_template
 from nr_agent.graphs.options import DRAWN, Options, read_choice
 from nr_agent.graphs.parts import Parts
 from nr_agent.graphs.ready import Reasoner
-from nr_agent.graphs.reasoner import create_reasoner, parts_of
+from nr_agent.graphs.reasoner import create_reasoner, nodes_of, parts_of
 from nr_agent.graphs.replies import lead
 from nr_agent.graphs.threads import to_its_end
 
@@ -95,7 +96,14 @@ class ChatNeuReasoner(BaseChatModel):
     streaming: bool = False
 
     _lock: Any = PrivateAttr(default_factory=threading.RLock)
-    _made: Any = PrivateAttr(default=None)
+    _made: Any = PrivateAttr(default=None)  # what the reasoner was made of, and it
+    _lent: bool = PrivateAttr(default=False)  # its engine was loaded by the model that this one is a copy of
+
+    def __copy__(self) -> Self:
+        """A copy thinks with the engine that is loaded already, and makes a reasoner of its own when it differs."""
+        copied = super().__copy__()
+        copied._lock, copied._lent = threading.RLock(), self._made is not None
+        return copied
 
     def bind_tools(
         self,
@@ -134,9 +142,7 @@ class ChatNeuReasoner(BaseChatModel):
     def close(self) -> None:
         """Shut down the engine that was loaded here, if one was; the next run loads it anew."""
         with self._lock:
-            if self._made is not None and self.engine is None:
-                parts_of(self._made).engine.shutdown()
-            self._made = None
+            self._let_go()
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -247,7 +253,7 @@ class ChatNeuReasoner(BaseChatModel):
         told = {
             "seed": options.seed,
             "sampling": options.sampling,
-            "budget": options.budget(self.budget, between),
+            "budget": options.budget(self._usual(), between),
             "stop": options.stop,
             "tools": options.tools,
             "tool_choice": options.choice,
@@ -265,6 +271,13 @@ class ChatNeuReasoner(BaseChatModel):
         if self.store is None and self.reasoner is None:
             chunks.parts.store.delete([chunks.episode_id])
 
+    def _usual(self) -> Budget:
+        """What an episode may cost whatever is asked for."""
+        if self.reasoner is None:
+            return self.budget.model_copy(update={"max_tokens": sys.maxsize})
+        usual: Budget = nodes_of(self.reasoner)["open"].budget
+        return usual
+
     def _parts(self) -> Parts:
         return parts_of(self._reasoner())
 
@@ -272,19 +285,24 @@ class ChatNeuReasoner(BaseChatModel):
         if self.reasoner is not None:
             given: Reasoner = self.reasoner
             return given
+        thinks = (self.model, self.engine)
+        others = {name: getattr(self, name) for name in ("detector", "policies", "store", "budget", "mode", "control")}
         with self._lock:
-            made: Reasoner | None = self._made
-            if made is None:
-                made = self._made = create_reasoner(
-                    self.engine if self.engine is not None else self.model,
-                    detector=self.detector,
-                    policies=self.policies,
-                    store=self.store,
-                    budget=self.budget,
-                    mode=self.mode,
-                    control=self.control,
-                )
+            if self._made is None or self._made[:2] != (thinks, others):
+                engine = self.engine if self.engine is not None else self.model
+                if self._made is not None and self._made[0] == thinks:
+                    engine = parts_of(self._made[2]).engine
+                else:
+                    self._let_go()
+                self._made = thinks, others, create_reasoner(engine, **others)
+            made: Reasoner = self._made[2]
             return made
+
+    def _let_go(self) -> None:
+        """Shut down the engine that was loaded here."""
+        if self._made is not None and self._made[0][1] is None and not self._lent:
+            parts_of(self._made[2]).engine.shutdown()
+        self._made, self._lent = None, False
 
     def _called(self) -> str:
         """The model's name, also where it came with an engine or a reasoner."""

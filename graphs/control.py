@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nr_agent.actions import Continue, Stop
+from nr_agent.actions import Action, Branch, Continue, Recheck, Stop
 from nr_agent.episode import StopReason
 from nr_agent.events import FailureEvent
 from nr_agent.graphs.budget import Budget
@@ -18,8 +18,11 @@ NODES = {"continue": "think", "recheck": "recheck", "branch": "branch", "stop": 
 RESERVED_SUPERSTEPS = 4
 """With so many supersteps left the thinking is closed: what is left is `answer`, `record` and LangGraph's own."""
 
-_EXTRA_SUPERSTEPS = {"branch": 3, "ask_human": 4}
+_EXTRA_SUPERSTEPS = {"recheck": 1, "branch": 3, "ask_human": 4}
 """A branch takes three supersteps: forking, exploring, choosing. A person may ask for one."""
+
+_LEAST_TOKENS = 16
+"""A step that is begun anew gets as many tokens at least, or it stays as it is."""
 
 
 class Control:
@@ -49,7 +52,8 @@ class Control:
         spent = self.spent(state)
         if spent is not None:
             return _end("answer", spent)
-        if state["remaining_steps"] <= RESERVED_SUPERSTEPS + _EXTRA_SUPERSTEPS.get(decision.action.type, 0):
+        extra = _EXTRA_SUPERSTEPS.get(decision.action.type, 0)
+        if state["remaining_steps"] <= RESERVED_SUPERSTEPS + extra or not self._affordable(decision.action, state):
             decision = Decision(Continue())
         return _take(decision)
 
@@ -82,6 +86,18 @@ class Control:
         budget = Budget.model_validate(state["budget"])
         left = (budget.max_tokens - int(state["counters"]["tokens"])) // forks - len(pending)
         return max(1, min(budget.max_step_tokens, left, self.room(state) - len(pending)))
+
+    def _affordable(self, action: Action, state: Mapping[str, Any]) -> bool:
+        """Whether budget and context have room for what a remedy inserts and a step behind it, in each fork."""
+        forks = 1
+        if isinstance(action, Recheck):
+            inserted = self.parts.remedies.recheck(boundary=False, rollback=action.rollback)
+        elif isinstance(action, Branch):
+            inserted, forks = self.parts.remedies.branch(boundary=False), action.width
+        else:
+            return True
+        left = Budget.model_validate(state["budget"]).max_tokens - int(state["counters"]["tokens"])
+        return min(left // forks, self.room(state)) >= len(inserted) + _LEAST_TOKENS
 
     def _decide(self, state: Mapping[str, Any]) -> Decision:
         if not self.parts.control or not state["events"]:

@@ -6,13 +6,22 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    BaseMessageChunk,
+    HumanMessage,
+    ToolMessage,
+    message_chunk_to_message,
+)
 
 from nr_agent.errors import ProblemError
 
 _ROLES = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool"}
 _SPOKEN = ("text", "reasoning", "thinking", "tool_call", "tool_use", "invalid_tool_call", "non_standard")
 """Kinds of content that a message may have: text is read, what a model thought or called is not text."""
+_MEDIA = ("image", "audio", "input_audio", "video", "file", "document", "media")
+"""How kinds of content begin that a model may have made for people, and that cannot be read here."""
 
 
 def find_problem(messages: Sequence[BaseMessage]) -> str:
@@ -41,7 +50,7 @@ def to_template(messages: Sequence[BaseMessage], *, calls: bool = True) -> list[
         ProblemError: a message is of a kind that cannot be rendered, or holds more than text.
     """
     rendered = []
-    for message in messages:
+    for message in map(_whole, messages):
         role = _ROLES.get(message.type)
         if role is None:
             raise ProblemError(
@@ -66,7 +75,9 @@ def read_text(message: BaseMessage) -> str:
     """
     for block in message.content if isinstance(message.content, list) else ():
         kind = "text" if isinstance(block, str) else str(block.get("type"))
-        if kind not in _SPOKEN:
+        # Every provider has kinds of its own for what a model thought, called or refused.
+        known = not kind.startswith(_MEDIA) if isinstance(message, AIMessage) else kind in _SPOKEN
+        if not known:
             raise ProblemError(
                 f"a message of type {message.type!r} holds a block of type {kind!r}, and this model reads text only",
                 hint="take it out, or describe it in words",
@@ -80,6 +91,11 @@ def read_text(message: BaseMessage) -> str:
             hint='decode its bytes with errors="replace"',
         ) from error
     return text
+
+
+def _whole(message: BaseMessage) -> BaseMessage:
+    """A message that was streamed, as the message that it has become."""
+    return message_chunk_to_message(message) if isinstance(message, BaseMessageChunk) else message
 
 
 def _all_text(message: BaseMessage) -> str:

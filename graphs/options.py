@@ -70,7 +70,7 @@ class Options:
         """What differs from the reasoner's.
 
         Args:
-            usual: how long an answer may be, whatever the call says.
+            usual: how long the thinking and an answer may be, whatever the call says.
             between: tokens that it takes to close the thinking and to begin the answer.
 
         Raises:
@@ -85,7 +85,8 @@ class Options:
                     hint=f"give {least} or more, or None for the budget's own",
                 )
             answer = min(usual.max_answer_tokens, max(1, most // 4), most - between - 1)
-            changed |= {"max_tokens": most - answer - between, "max_answer_tokens": answer}
+            thinking = min(usual.max_tokens, most - answer - between)
+            changed |= {"max_tokens": thinking, "max_answer_tokens": answer}
         if self.settings["timeout"] is not None:
             changed["max_seconds"] = self.settings["timeout"]
         return changed

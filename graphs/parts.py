@@ -259,6 +259,12 @@ class Parts:
 
     def _restore(self, state: Mapping[str, Any], ref: SequenceRef) -> SequenceRef:
         episode = self.episode(state["episode_id"])
+        if episode.fingerprint != self.engine.fingerprint:
+            raise ConfigurationError(
+                f"episode {episode.id} was begun with {episode.model or 'a model'} of fingerprint "
+                f"{episode.fingerprint}, and this reasoner's {self.engine.name} has {self.engine.fingerprint}",
+                hint="resume with the model that it was begun with, or ask anew on another thread",
+            )
         before = state.get("before", state["next_index"])
         line = find_line(episode, branch=state["branch"], before=before, length=ref.length)
         if line is None:

@@ -51,19 +51,25 @@ class _Ready(CompiledStateGraph[Channels, ReasonerContext, Asked, ReasonerOutput
         return super().astream(_plain(input), self._followed(config), **kwargs)
 
     def batch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:
-        return super().batch(inputs, _limited(config), **kwargs)
+        return super().batch(inputs, self._limited(config), **kwargs)
 
     async def abatch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:
-        return await super().abatch(inputs, _limited(config), **kwargs)
+        return await super().abatch(inputs, self._limited(config), **kwargs)
 
     def batch_as_completed(self, inputs: Sequence[Any], config: Any = None, **kwargs: Any) -> Iterator[Any]:
-        return super().batch_as_completed(inputs, _limited(config), **kwargs)
+        return super().batch_as_completed(inputs, self._limited(config), **kwargs)
 
     def abatch_as_completed(self, inputs: Sequence[Any], config: Any = None, **kwargs: Any) -> AsyncIterator[Any]:
-        return super().abatch_as_completed(inputs, _limited(config), **kwargs)
+        return super().abatch_as_completed(inputs, self._limited(config), **kwargs)
 
     def _followed(self, config: RunnableConfig | None) -> RunnableConfig:
         return followed(config, self.config, *_CLOSING[self.builder])
+
+    def _limited(self, config: _Configs) -> Any:
+        limit = (self.config or {}).get("recursion_limit", RECURSION_LIMIT)
+        if config is None or isinstance(config, dict):
+            return {"recursion_limit": limit, **(config or {})}
+        return [{"recursion_limit": limit, **one} for one in config]
 
 
 def _plain(given: Any) -> Any:
@@ -71,9 +77,3 @@ def _plain(given: Any) -> Any:
     if isinstance(given, Command) and isinstance(given.resume, BaseModel):
         return replace(given, resume=given.resume.model_dump(mode="json"))
     return given
-
-
-def _limited(config: _Configs) -> Any:
-    if config is None or isinstance(config, dict):
-        return {"recursion_limit": RECURSION_LIMIT, **(config or {})}
-    return [{"recursion_limit": RECURSION_LIMIT, **one} for one in config]

@@ -140,7 +140,7 @@ def build_reasoner(
         control=control,
         memory=Memory(detector),
     )
-    settings = {"mode": remedies.mode, "control": control, "attended": chosen.attended}
+    settings = {"mode": remedies.mode, "control": control, "attended": chosen.attended, "alarms": dict(chosen.alarms)}
     nodes = {
         "open": Open(parts, budget=budget, seed=seed, settings=settings),
         "think": Think(parts),

@@ -75,10 +75,11 @@ class Thinker:
         """Look at a step and write it down: as two steps, if it closes the thinking behind a last thought."""
         episode_id, index = state["episode_id"], state["next_index"]
         text = self.parts.engine.codec.decode(segment.ids)
-        look = self.parts.look(state, segment, step=index, text=text)
         self.parts.memory.hold(episode_id, segment.ref)
         closing = self.closing(segment, text)
         cut = len(segment.ids) - closing
+        # What only closes the thinking is no thought, and no detector was calibrated on it.
+        look = self.parts.look(state, segment, step=index, text=text) if cut else Look()
         steps = [self._part(state, segment, 0, cut)] if cut else []
         if closing:
             steps.append(self._part(state, segment, cut, len(segment.ids), kind="answer"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -56,12 +57,18 @@ def _input(question: str) -> Any:
 
 
 def _own_limit(config: RunnableConfig) -> RunnableConfig:
-    """An agent's limit counts the agent's steps, not the steps of a thought."""
-    return {**config, "recursion_limit": RECURSION_LIMIT}
+    """An agent's limit counts the agent's steps, not the steps of a thought.
+
+    Outside of a graph every question has a thread of its own: it sees nothing of those before.
+    """
+    known = config.get("configurable", {})
+    if "__pregel_checkpointer" not in known:
+        known = {**known, "thread_id": str(uuid.uuid4())}
+    return {**config, "configurable": known, "recursion_limit": RECURSION_LIMIT}
 
 
 def _result(state: dict[str, Any]) -> tuple[str, ReasoningReport]:
-    if "reasoning" not in state:
+    if state.get("__interrupt__") or "reasoning" not in state:
         raise ConfigurationError(
             "the reasoner has a question for a person, and whoever called this tool cannot ask",
             hint="call it in a node of a graph with a checkpointer, or use policies that ask nobody",

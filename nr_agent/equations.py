@@ -10,9 +10,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 _EQUATION = re.compile(
-    r"(?<![\w.)])(-?[\d(][\d+\-*/\u00d7\u00f7\u00b7(). ]{0,200}?)\s*=\s*(-?\d+(?:\.\d+)?)"
-    r"(?!\d|\w|\s*[*/+\u00d7\u00f7\u00b7(]|\s*-\s*\d)"  # the right side ends here
+    r"(?<![\w.)])(?<!\d,)(-?[\d(][\d+\-*/\u00d7\u00f7\u00b7(). ]{0,200}?)\s*=\s*(-?\d+(?:\.\d+)?)"
+    r"(?!\d|\w|[.,]\d|[ \t]*[%*/+\u00d7\u00f7\u00b7(]|[ \t]*-[ \t]*\d"  # the right side ends here
+    r"|[ \t]+(?:\d+/\d|[Rr](?:\d|em\b|emainder\b|[ \t]*=?[ \t]*\d)))"  # nor does a fraction or a rest follow
 )
+_BEGUN_BEFORE = re.compile(r"\S[ \t]*[-*/^+\u00d7\u00f7\u00b7%][ \t]*$")
+"""The left side began before what is arithmetic in it: `2^3 + 1`, `3x + 2*4`. A bullet of a list is no operator."""
+_NUMBERED = re.compile(r".*\d\.\s+(?=[-\d(])")
+"""The number of a list, or the end of a sentence, before an expression: `1. 3 + 4`."""
+_TWO_NUMBERS = re.compile(r"\d\s+\d")
 _COMPARISON = re.compile(
     r"(?:^|[:,.] |=)(?:[A-Z][a-z]+ )?(\d+)([<>=])(\d+)"
     r"(?=[,:]|\.(?!\d)|\s*$)",  # the right side ends here, and so does what is said of it
@@ -21,6 +27,7 @@ _COMPARISON = re.compile(
 _TOKEN = re.compile(r"\d+(?:\.\d+)?|[-+*/()\u00d7\u00f7\u00b7]")
 _OPERATOR = re.compile(r"[-+*/\u00d7\u00f7\u00b7]")
 _MAX_DEPTH = 20
+_LOOK_BACK = 20
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,7 @@ class Equation:
         claimed: what the text says that it comes to.
         start: where it begins in the text.
         end: where it ends.
+        decimals: how many decimal places the claim is given to.
     """
 
     left: str
@@ -40,11 +48,20 @@ class Equation:
     claimed: Fraction
     start: int
     end: int
+    decimals: int = 0
 
     @property
     def holds(self) -> bool:
-        """Whether it is right."""
-        return self.value == self.claimed
+        """Whether it is right; of decimals, whether they are the first ones, or rounded.
+
+        A program's last digits (`1.87*9=16.830000000000002`) are no mistake: a billionth more or less is none.
+        """
+        if not self.decimals:
+            return self.value == self.claimed
+        last = Fraction(1, 10**self.decimals)
+        off = abs(self.value - self.claimed)
+        cut = abs(self.claimed) <= abs(self.value) < abs(self.claimed) + last and self.value * self.claimed >= 0
+        return cut or off <= last / 2 or off <= abs(self.value) / 10**9
 
 
 @dataclass(frozen=True)
@@ -73,16 +90,23 @@ def equations(text: str) -> list[Equation]:
     """Every `expression = number` in a text whose left side holds an operation.
 
     `2*36 = 72`, `3+4+5=12`, `(1+2)*3=9` count; `x = 5`, `5 = 5` and `7 is 2*3+1` do not. A left side that
-    is no arithmetic, or divides by zero, is passed over.
+    is no arithmetic, or divides by zero, is passed over, and so is one that is only the end of an expression
+    (`2^3 + 1 = 9`), and a right side that is the beginning of one (`3/4 = 75%`, `17/5 = 3 remainder 2`).
     """
     found = []
     for match in _EQUATION.finditer(text):
-        left = match.group(1).replace(" ", "")
-        if not _OPERATOR.search(left, 1):
+        written, start = match.group(1), match.start()
+        if numbered := _NUMBERED.match(written):
+            written, start = written[numbered.end() :], start + numbered.end()
+        elif _BEGUN_BEFORE.search(text, max(0, start - _LOOK_BACK), start):
+            continue
+        left = written.replace(" ", "")
+        if not _OPERATOR.search(left, 1) or _TWO_NUMBERS.search(written):
             continue
         value = evaluate(left)
         if value is not None:
-            found.append(Equation(left, value, Fraction(match.group(2)), match.start(), match.end()))
+            decimals = len(match.group(2).partition(".")[2])
+            found.append(Equation(left, value, Fraction(match.group(2)), start, match.end(), decimals))
     return found
 
 

@@ -46,7 +46,7 @@ def read_pack(path: Path) -> tuple[PackFile | None, list[Fault]]:
         # A bare `on:` is a boolean in YAML 1.1; here it is the key that it looks like.
         root = yaml.compose(text, Loader=_PackLoader)
         content = yaml.load(text, Loader=_PackLoader)  # noqa: S506 - a SafeLoader
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:  # `!!timestamp` and `!!int` may fail so
         mark = getattr(error, "problem_mark", None)
         return None, [
             Fault(mark.line + 1 if mark else None, "", f"it cannot be read: {error}", "give a YAML file in UTF-8")
@@ -71,11 +71,16 @@ def refuse(path: Path, faults: Sequence[Fault]) -> PolicyError:
 
 
 class _PackLoader(yaml.SafeLoader):
-    """The safe loader, in which only `true` and `false` are booleans, not `on`, `off`, `yes` and `no`."""
+    """The safe loader, in which only `true` and `false` are booleans, not `on` and `off`, and nothing is a date."""
 
 
+_DATE = "tag:yaml.org,2002:timestamp"
 _PackLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag != _DATE and (tag != "tag:yaml.org,2002:bool" or first in "tTfF")
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 

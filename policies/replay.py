@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from nr_agent.actions import Action, Recheck, Stop
 from nr_agent.answers import states_answer
-from nr_agent.episode import Episode, Intervention, Step
+from nr_agent.episode import NOT_KEPT, Episode, Intervention, Step
+from nr_agent.errors import PolicyError
 from nr_agent.events import AnyFailureEvent
 from nr_agent.policies.composition import Policies
 from nr_agent.policies.protocol import PolicyContext
@@ -69,11 +70,19 @@ def replay(episode: Episode, policies: Policies) -> Replay:
     """Ask policies again at every step of a finished episode.
 
     They see what they would have seen in the graph: the events and the thinking are the recorded ones, the counters
-    are those of their own decisions. Under the policies that it was recorded with, an episode is as it was.
+    are those of their own decisions. Under the policies that it was recorded with, an episode is as it was. Where they
+    ask the detector for other alarms than those of the recording, nobody knows which events there would have been, and
+    nothing is exact.
 
     Raises:
+        PolicyError: the episode was stored without its texts, which policies read.
         PolicyError: a policy returned something that is no action.
     """
+    if any(step.text == NOT_KEPT for step in episode.steps):
+        raise PolicyError(
+            f"episode {episode.id} was stored without its texts, and policies read them",
+            hint="replay episodes of a store that keeps texts (keep_text)",
+        )
     # Whether there was somebody to ask was no choice of the policies.
     asked = any(one.kind == "ask_human" for one in episode.interventions)
     policies = replace(policies, attended=bool(episode.settings.get("attended", asked)))
@@ -88,12 +97,17 @@ def replay(episode: Episode, policies: Policies) -> Replay:
         was, now = _recorded(done), describe(decision.action)
         if not done and not isinstance(decision.action, Stop) and walk.ended_by_budget(step):
             now = "continue"  # there was no room left to carry anything else out
-        exact = not any(point.changed for point in points)
+        exact = same_alarms(episode, policies) and not any(point.changed for point in points)
         points.append(Point(step.index, events, was, now, decision.policy, exact, walk.tokens_behind(step)))
         walk.count(decision.action.type if now != "continue" else "continue", done, same=was == now)
         if now == "stop":
             break
     return Replay(episode, points)
+
+
+def same_alarms(episode: Episode, policies: Policies) -> bool:
+    """Whether an episode was recorded with the alarms that policies ask for; older ones are taken for such."""
+    return dict(episode.settings.get("alarms", policies.alarms)) == dict(policies.alarms)
 
 
 def describe(action: Action) -> str:

@@ -23,6 +23,6 @@ def ask(waiting: Any) -> Any:
     while action not in question["actions"]:
         action = typer.prompt(f"  one of {', '.join(question['actions'])}", default="continue")
     said = {"action": action}
-    if action == "answer":
-        said["answer"] = typer.prompt("  the answer")
+    while action == "answer" and not said.get("answer"):
+        said["answer"] = typer.prompt("  the answer").strip()
     return Command(resume=said)

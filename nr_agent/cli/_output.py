@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
+
+from pydantic import BaseModel
 
 _ESCAPES = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\U000e0000-\U000e007f]"
@@ -13,6 +16,11 @@ _ESCAPES = re.compile(
 def sanitise(text: str) -> str:
     """Text without what could move a cursor, change colours or reorder what a person reads."""
     return _ESCAPES.sub("\ufffd", text)
+
+
+def to_json(value: BaseModel, indent: int | None = None) -> str:
+    """A model as JSON in ASCII: whatever the encoding, nothing is lost, and no terminal obeys a character in it."""
+    return json.dumps(json.loads(value.model_dump_json()), indent=indent)
 
 
 def one_line(text: str, width: int) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nr_agent.cli._filters import read_age
-from nr_agent.cli._output import sanitise
+from nr_agent.cli._output import sanitise, to_json
 
 if TYPE_CHECKING:
     from nr_agent.store.care import StoreStatus
@@ -59,7 +59,7 @@ def check(store: _StoreOption = None, as_json: _JsonOption = False) -> None:
     faults = 0
     for fault in find_faults(store):
         faults += 1
-        typer.echo(fault.model_dump_json() if as_json else sanitise(f"{fault.place}: {fault.what}"))
+        typer.echo(to_json(fault) if as_json else sanitise(f"{fault.place}: {fault.what}"))
     if faults:
         raise StoreError(
             f"{faults} faults in the store", hint="restore a copy, or leave these episodes out of what you do with it"

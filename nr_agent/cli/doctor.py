@@ -40,12 +40,20 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Check versions, device, model, detector, control tokens and store; exit 1 if something fails."""
-    from nr_agent.settings import load_settings  # noqa: PLC0415 - keeps --help quick
+    from nr_agent.settings import Settings, load_settings  # noqa: PLC0415 - keeps --help quick
 
-    settings = load_settings()
+    settings = Settings.model_construct()  # where those of the environment cannot be read
+
+    def read() -> list[Finding]:
+        nonlocal settings
+        settings = load_settings()
+        return []
+
+    unread = _try("settings", read)
     findings = [
         Finding("python", "ok", platform.python_version()),
         *(_package(name) for name in _PACKAGES),
+        *unread,
         Finding("sqlite", "ok", sqlite3.sqlite_version),
         *_try("device", _device),
         *_try("model", lambda: _model(model or settings.model)),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nr_agent.cli._filters import read_filter
-from nr_agent.cli._output import failure_line, intervention_line, one_line, sanitise
+from nr_agent.cli._output import failure_line, intervention_line, one_line, sanitise, to_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,7 +66,7 @@ def ls(
         found = list(opened.find(wanted))
         if as_json:
             for summary in found:
-                typer.echo(summary.model_dump_json())
+                typer.echo(to_json(summary))
             return
         if not found:
             typer.echo(f"no episodes in {opened.location}", err=True)
@@ -91,7 +91,7 @@ def tail(
     with _open(store) as opened:
         found = opened.watch(wanted, every=every) if follow else iter(list(opened.find(wanted))[::-1])
         for summary in found:
-            typer.echo(summary.model_dump_json() if as_json else _tail_line(summary))
+            typer.echo(to_json(summary) if as_json else _tail_line(summary))
             sys.stdout.flush()
 
 
@@ -112,7 +112,7 @@ def annotate(
         raise ConfigurationError("nothing is said", hint="give a note, or --label")
     with _open(store) as opened:
         made = opened.annotate(episode_id, note, label=label, step=step, author=author or _user())
-    typer.echo(made.model_dump_json() if as_json else sanitise(made.episode_id))
+    typer.echo(to_json(made) if as_json else sanitise(made.episode_id))
 
 
 @app.command("runs")
@@ -122,7 +122,7 @@ def runs(store: _StoreOption = None, as_json: _JsonOption = False) -> None:
         for one in opened.runs():
             named = f"  {sanitise(one.name)}" if one.name else ""
             line = f"{one.id}  {one.started_at.astimezone():%Y-%m-%d %H:%M}  {one.episodes} episodes{named}"
-            typer.echo(one.model_dump_json() if as_json else line)
+            typer.echo(to_json(one) if as_json else line)
 
 
 @app.command("show")
@@ -139,7 +139,7 @@ def show(
         episode = opened.get(episode_id)
         said = opened.annotations(episode.id)
     if as_json:
-        typer.echo(episode.model_dump_json(indent=2))
+        typer.echo(to_json(episode, indent=2))
         return
     console = _console()
     _print_head(console, episode)

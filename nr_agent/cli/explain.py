@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nr_agent.cli._models import prepare
-from nr_agent.cli._output import failure_line, one_line, sanitise
+from nr_agent.cli._output import failure_line, one_line, sanitise, to_json
 from nr_agent.errors import DetectorError, ModelError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def explain(
     finally:
         engine.shutdown()
     if as_json:
-        typer.echo(told.model_dump_json(indent=2))
+        typer.echo(to_json(told, indent=2))
         return
     _show(told)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nr_agent.cli._filters import read_filter
+from nr_agent.cli._output import to_json
 from nr_agent.cli._preview import show
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def export(
         manifest = write(opened, str(out), **choices, filter=wanted, overwrite=overwrite, codec=codec)
     verified = check(str(out), loaded) if verify else None
     if as_json:
-        typer.echo(manifest.to_json(), nl=False)
+        typer.echo(to_json(manifest, indent=2))
     else:
         _report(manifest)
         typer.echo(str(out))

@@ -44,7 +44,11 @@ def show(name: _Name = "default", as_json: _JsonOption = False) -> None:
     policies = load_policies(name)
     rules = [{"address": address, **_rule(rule)} for address in policies.on for rule in policies.at(address)]
     about = _about(find_pack_file(name))
-    limits = {"max_interventions": policies.max_interventions, "refractory": policies.refractory}
+    limits = {
+        "max_interventions": policies.max_interventions,
+        "refractory": policies.refractory,
+        "alarms": dict(policies.alarms),
+    }
     if as_json:
         typer.echo(json.dumps({"schema_version": 1, "name": policies.name, "about": about, **limits, "rules": rules}))
         return
@@ -52,6 +56,8 @@ def show(name: _Name = "default", as_json: _JsonOption = False) -> None:
     typer.echo(
         f"at most {policies.max_interventions} interventions; steps left alone behind one: {policies.refractory}"
     )
+    for level, share in policies.alarms.items():
+        typer.echo(f"alarms of {level} in up to {share:.0%} of the good traces")
     for rule in rules:
         settings = ", ".join(f"{key}={value!r}" for key, value in rule["settings"].items())
         typer.echo(f"\n{rule['address']}, score {rule['band']}: {sanitise(rule['policy'])}({sanitise(settings)})")
@@ -97,17 +103,29 @@ def test(
     What is behind an episode's first difference is marked with ~: there the thinking would have gone another way. A
     policy that does something when it is asked (runs tests, say) does it here as well.
     """
+    from nr_agent.episode import NOT_KEPT  # noqa: PLC0415 - keeps --help quick
     from nr_agent.policies import load_policies, replay  # noqa: PLC0415 - keeps --help quick
+    from nr_agent.policies.replay import same_alarms  # noqa: PLC0415 - keeps --help quick
     from nr_agent.store import EpisodeFilter, EpisodeStore  # noqa: PLC0415 - imports SQLAlchemy
 
     policies = load_policies(name)
     with EpisodeStore(store, create=False) as opened:
-        found = opened.find(EpisodeFilter(status="completed", limit=last))
-        replays = [replay(opened.get(summary.id), policies) for summary in found]
+        found = [opened.get(summary.id) for summary in opened.find(EpisodeFilter(status="completed", limit=last))]
+    known = [episode for episode in found if all(step.text != NOT_KEPT for step in episode.steps)]
+    replays = [replay(episode, policies) for episode in known]
+    other = sum(not same_alarms(one.episode, policies) for one in replays)
+    counted = {"without_texts": len(found) - len(known), "other_alarms": other}
     if as_json:
-        typer.echo(json.dumps({"schema_version": 1, "policies": policies.name, **_counted(replays)}))
+        typer.echo(json.dumps({"schema_version": 1, "policies": policies.name, **_counted(replays), **counted}))
         return
     _print(policies, replays)
+    if counted["without_texts"]:
+        typer.echo(f"{counted['without_texts']} episodes were stored without their texts and cannot be replayed")
+    if other:
+        typer.echo(
+            f"{other} episodes were recorded with other alarms than {sanitise(policies.name)} asks for: their events "
+            "are those of the recording"
+        )
 
 
 def _print(policies: Policies, replays: list[Replay]) -> None:

@@ -151,11 +151,28 @@ def _solve(reasoner: Any, asked: Any, as_json: bool) -> dict[str, Any]:
         for part in reasoner.stream(given, config, stream_mode="custom", version="v2"):
             screen.show(part["data"])
         if not screen.report:
-            given = ask(reasoner.get_state(config))
+            given = _asked(reasoner, config, screen)
     if as_json:
         # ASCII: model text holds no control character that a terminal would obey.
         typer.echo(json.dumps(screen.as_json(asked)))
     return screen.report
+
+
+def _asked(reasoner: Any, config: Any, screen: Screen) -> Any:
+    """What the person says; whoever does not want to say anything leaves an episode that is over.
+
+    Raises:
+        KeyboardInterrupt: at the question.
+    """
+    from nr_agent.graphs.reasoner import parts_of  # noqa: PLC0415 - imports LangGraph
+
+    try:
+        return ask(reasoner.get_state(config))
+    except BaseException as error:
+        parts_of(reasoner).leave(screen.opened["episode_id"])
+        if isinstance(error, typer.Abort):
+            raise KeyboardInterrupt from error
+        raise
 
 
 class Screen:

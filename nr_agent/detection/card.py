@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nr_agent.detection.classifier import StepClassifier, conformal_threshold, train_classifier
 from nr_agent.detection.features import FEATURE_FAMILIES, StepSignal, step_features, token_features
+from nr_agent.detection.margins import TraceDraws, middle
 from nr_agent.detection.metrics import average_precision
 from nr_agent.detection.probes import Surroundings, train_linear
 from nr_agent.detection.quality import at_threshold, first_failure_f1, full_quality, quiet_maxima, ranking_quality
@@ -125,7 +126,14 @@ def evaluate_level(
         str(tried): ranking_quality(trial.score(data.seen("test", tried)), test.labels)
         for tried, trial in trials.items()
     }
-    row["controls"] = _controls(level, data, random_data, view, trials, around, alpha)
+    drawn = TraceDraws(test.labels, test.traces)
+    ours = drawn.auroc(trials[view].score(data.seen("test", view)))
+    row["auroc_interval"] = middle(ours)
+    row["controls"] = {}
+    for name, (scorer, of) in _controls(data, random_data, view, trials, around).items():
+        row["controls"][name] = _control(level, data, scorer, of, alpha) | {
+            "ahead_interval": middle(ours - drawn.auroc(scorer.score(of("test"))))
+        }
     return row
 
 
@@ -133,60 +141,61 @@ class _Scorer(Protocol):
     def score(self, seen: Any) -> Tensor: ...
 
 
+_Of = Callable[[str], Seen]
+
+
 def _controls(
-    level: Level,
     data: LevelData,
     random_data: LevelData,
     view: View,
     trials: dict[View, StepClassifier],
     around: Surroundings,
-    alpha: float,
-) -> dict[str, Any]:
+) -> dict[str, tuple[_Scorer, _Of]]:
     """The same question to what should not answer it as well: other channels, false labels, place, text, probes.
 
-    Each has its own threshold, calibrated as the detector's, so that the recalls are at the same promise.
+    What may be seen in several ways, random channels and confidence, is given the best of them on held problems, as
+    the detector is.
+
+    Returns:
+        By name: what scores, and what it is given of a split.
     """
     train, held = data.split("train"), data.split("held")
-    shuffle = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(1))
-    rows = {}
+    generator = torch.Generator().manual_seed(1)
+    order, held_order = (torch.randperm(len(part.labels), generator=generator) for part in (train, held))
 
-    def add(name: str, scorer: _Scorer, of: Callable[[str], Seen]) -> None:
-        rows[name] = _control(level, data, scorer, of, alpha)
+    def best(seen: Callable[[str, View], Seen], of: dict[View, StepClassifier]) -> tuple[_Scorer, _Of]:
+        top = max(of, key=lambda one: average_precision(of[one].score(seen("held", one)), held.labels))
+        return of[top], lambda split: seen(split, top)
 
-    def chosen(split: str) -> Seen:
-        return data.seen(split, view)
+    def learned(of: _Of, shuffled: bool = False) -> tuple[_Scorer, _Of]:
+        known = held.labels[held_order] if shuffled else held.labels
+        labels = train.labels[order] if shuffled else train.labels
+        return train_classifier(of("train"), labels, (of("held"), known)), of
 
-    def blind(split: str) -> Seen:
-        return random_data.seen(split, view)
-
-    def extents(split: str) -> Tensor:
-        return data.split(split).extents
-
-    # The stronger of the two, on held problems, as the detector's own view is chosen.
-    alone = max(
-        (one for one in trials if one.families == ("confidence",)),
-        key=lambda one: average_precision(trials[one].score(data.seen("held", one)), held.labels),
-    )
-
-    def sure(split: str) -> Seen:
-        return data.seen(split, alone)
-
-    add("random_channels", train_classifier(blind("train"), train.labels, (blind("held"), held.labels)), blind)
-    shuffled = train_classifier(chosen("train"), train.labels[shuffle], (chosen("held"), held.labels))
-    add("shuffled_labels", shuffled, chosen)
-    placed = train_classifier(extents("train"), train.labels, (extents("held"), held.labels))
-    add("position_and_length", placed, extents)
-    add("confidence", trials[alone], sure)
+    blind = {
+        one: train_classifier(
+            random_data.seen("train", one), train.labels, (random_data.seen("held", one), held.labels)
+        )
+        for one in trials
+    }
+    alone = {one: trial for one, trial in trials.items() if one.families == ("confidence",)}
+    controls: dict[str, tuple[_Scorer, _Of]] = {
+        "random_channels": best(random_data.seen, blind),
+        "shuffled_labels": learned(lambda split: data.seen(split, view), shuffled=True),
+        "position_and_length": learned(lambda split: data.split(split).extents),
+        "confidence": best(data.seen, alone),
+    }
     for name in around.features:
 
         def seen(split: str, name: str = name) -> Tensor:
             return around.of(name, data.split(split))
 
-        add(name, train_linear(seen("train"), train.labels, (seen("held"), held.labels)), seen)
-    return rows
+        controls[name] = train_linear(seen("train"), train.labels, (seen("held"), held.labels)), seen
+    return controls
 
 
-def _control(level: Level, data: LevelData, scorer: _Scorer, of: Callable[[str], Seen], alpha: float) -> dict[str, Any]:
+def _control(level: Level, data: LevelData, scorer: _Scorer, of: _Of, alpha: float) -> dict[str, Any]:
+    """A control's row, at its own threshold, calibrated as the detector's: the recalls are at the same promise."""
     quiet, held, test = (data.split(name) for name in ("calibration", "held", "test"))
     threshold = conformal_threshold(quiet_maxima(level, scorer.score(of("calibration")), quiet), alpha)
     scores = scorer.score(of("test"))

@@ -97,6 +97,7 @@ def _markdown(manifest: Any, card: dict[str, Any]) -> list[str]:
         "## What else was tried, and what has to lose (AUROC / AP)",
         "",
         *_comparison(levels),
+        *_ahead(levels),
     ]
     if card.get("left_out"):
         lines += ["## Left out", ""]
@@ -159,11 +160,38 @@ def _comparison(levels: dict[str, Any]) -> list[str]:
     ]
 
 
+def _ahead(levels: dict[str, Any]) -> list[str]:
+    """By how much the detector beats each control, or does not."""
+    rows = [
+        [about, *(_span(row["controls"].get(name, {}).get("ahead_interval")) for row in levels.values())]
+        for name, about in _CONTROLS.items()
+    ]
+    return [
+        "## The detector's AUROC less each control's: 95% intervals, the same traces drawn for both",
+        "",
+        *_table(["control", *levels], rows),
+        "An interval that holds 0 is no lead.",
+        "",
+    ]
+
+
+def _span(ends: list[float] | None) -> str:
+    if ends is None or not all(map(math.isfinite, ends)):
+        return "-"
+    return f"{ends[0]:+.3f} to {ends[1]:+.3f}"
+
+
 def _transfer(level: str, table: dict[str, Any]) -> list[str]:
     if not table:
         return []
     rows = [[source, *(_number(value) for value in targets.values())] for source, targets in table.items()]
-    return [f"## {level}: fitted on one family, tested on another (AUROC)", "", *_table(["", *table], rows)]
+    return [
+        f"## {level}: the classifier trained on one family, tested on another (AUROC)",
+        "",
+        "The channels were chosen, and their usual readings measured, on all families.",
+        "",
+        *_table(["", *table], rows),
+    ]
 
 
 def _injected(rows: dict[str, Any]) -> list[str]:

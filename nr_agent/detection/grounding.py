@@ -22,7 +22,7 @@ SECOND_LOOK = ("let me redo", "let me double-check")
 """How a step begins, after a word or two, that goes over the one before it."""
 
 _NUMBER = re.compile(r"\d+")
-_MULTIPLE = re.compile(r"(\d+) is (\d+)\*(\d+)")
+_MULTIPLE = re.compile(r"(\d+) is (\d+)\*(\d+)(?!\s*[*\d])")
 _ATTEMPT = re.compile(r"(\d+)[-+*/](\d+)=(-?\d+), (-?\d+)[-+*/](-?\d+)=(-?\d+)")
 _TARGET = re.compile(r"(?:Not|That is) (-?\d+)\.")
 _GIVEN = re.compile(r"numbers:? ((?:\d+(?:, )?)+)")

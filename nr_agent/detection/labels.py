@@ -4,9 +4,11 @@
   count of letters. An operand that was copied wrongly is seen where the problem says what there is to work with
   (`grounding`); a wrong operand elsewhere is not: that is a limit of the label.
 * Circling: a step whose results were all there before, while the answer was never reached. Verification after
-  the answer was first reached is not circling but overthinking.
+  the answer was first reached is not circling but overthinking. Of a trace that was cut, the right answer counts.
 * Overthinking: a trial answer after the step already equals the final answer, and stays so to the end. Of a trace that
   was cut before it ended there is no final answer, only the last trial's: what it would have come to is not known.
+
+A step that was cut before its end has no label: `10*6=6` may have been going to be `10*6=60`.
 """
 
 from __future__ import annotations
@@ -19,17 +21,20 @@ from typing import Literal
 from nr_agent.answers import same_answer
 from nr_agent.detection.grounding import grounded
 from nr_agent.detection.traces import Traced
+from nr_agent.episode import Problem
 from nr_agent.equations import Comparison, Equation, comparisons, equations
 from nr_agent.events import LEVELS, Level
 from nr_agent.tasks import score
+from nr_agent.tokens import STEP_END
 
 _SPELLED = re.compile(r"(?P<word>\S+): (?P<letters>\S(?: \S)*) has (?P<count>\d+)")
 _LOOKED = re.compile(
     r"(?P<letter>\w) in (?P<looks>\w (?:no|yes \d+)(?:, \w (?:no|yes \d+))*)\. So (?P<word>\S+) has (?P<count>\d+)"
 )
 _ASKED_LETTER = re.compile(r'letter "(\w)"')
+_SEARCH = re.compile(r"numbers:? \d")
 _VERDICT = re.compile(r"=(?P<result>-?\d+)\. (?P<verdict>Not|That is) (?P<target>-?\d+)")
-_MULTIPLE = re.compile(r"(?P<whole>\d+) is (?P<times>\d+)\*(?P<divisor>\d+)")
+_MULTIPLE = re.compile(r"(?P<whole>\d+) is (?P<times>\d+)\*(?P<divisor>\d+)(?!\s*[*\d])")
 _RESULT = re.compile(r"[-+*/()\d]+=-?\d+")
 _OPERATOR = re.compile(r"[-+*/]")
 
@@ -39,9 +44,9 @@ class StepLabels:
     """What is true of a step, None where it does not apply.
 
     Attributes:
-        intra_step: it holds a slip.
+        intra_step: it holds a slip; None where it was cut before its end.
         kind: which slip.
-        inter_step: it brings nothing new, and the answer was not reached before it.
+        inter_step: it brings nothing new, and the answer was not reached before it; None where it was cut.
         instance: the final answer was already there when it ended; None where the trace did not come to one.
     """
 
@@ -62,13 +67,14 @@ def slip(
 
     Args:
         text: the step.
-        problem: the problem's text, for counts of what it asks for.
+        problem: the problem's text, for counts of what it asks for, and for what is said in a search; without one,
+            what looks like either is taken for it.
         before: the steps before it, for what it may calculate with; None: that is not asked.
     """
     if wrong_comparison(text) is not None or any(not equation.holds for equation in equations(text)):
         return "calculation"
     asked = _ASKED_LETTER.search(problem)
-    for match in _SPELLED.finditer(text):
+    for match in _SPELLED.finditer(text) if asked or not problem else ():
         letters = match["letters"].replace(" ", "")
         if letters != match["word"].lower():
             return "derivation"
@@ -80,7 +86,7 @@ def slip(
     for match in _MULTIPLE.finditer(text):
         if int(match["whole"]) != int(match["times"]) * int(match["divisor"]):
             return "calculation"
-    for match in _VERDICT.finditer(text):
+    for match in _VERDICT.finditer(text) if _SEARCH.search(problem) or not problem else ():
         if (match["result"] == match["target"]) != (match["verdict"] == "That is"):
             return "derivation"
     return None if before is None or grounded(text, problem, before) else "derivation"
@@ -111,6 +117,9 @@ def label_trace(traced: Traced) -> list[StepLabels]:
     labels: list[StepLabels] = []
     seen: set[str] = set()
     for number, step in enumerate(traced.steps):
+        if number == len(traced.steps) - 1 and not traced.closed and not step.text.endswith(STEP_END):
+            labels.append(StepLabels(None, None, None, None))
+            continue
         kind = slip(step.text, traced.problem.text, [earlier.text for earlier in traced.steps[:number]])
         own = results(step.text)
         thinking = reached is None or number <= reached
@@ -139,15 +148,26 @@ def first_final(traced: Traced) -> int | None:
 
 
 def first_reached(traced: Traced) -> int | None:
-    """Number of the first step after which a trial answer is the final answer, whether or not it stays so."""
+    """Number of the first step after which a trial answer is the final answer, whether or not it stays so.
+
+    Of a trace that was cut it is the first after which the trial answer is right: its last trial may be any guess, one
+    that it made from the first step on.
+    """
     if traced.answer is None:
         return None
-    return next((number for number, step in enumerate(traced.steps) if _same(traced, step.trial)), None)
+    if traced.closed:
+        there = (number for number, step in enumerate(traced.steps) if _same(traced, step.trial))
+    else:
+        there = (number for number, step in enumerate(traced.steps) if _right(traced.problem, step.trial))
+    return next(there, None)
 
 
 def is_right(traced: Traced) -> bool:
     """Whether the trace ends in the right answer, by the task's own scorer; without one by the answer that is known."""
-    problem, answer = traced.problem, traced.answer
+    return _right(traced.problem, traced.answer)
+
+
+def _right(problem: Problem, answer: str | None) -> bool:
     if problem.seed is None and problem.reference is not None:
         return answer is not None and same_answer(answer, problem.reference)
     return score(problem, answer)

@@ -56,16 +56,19 @@ def _calculations(claims: str, before: Sequence[str]) -> Iterator[tuple[_Step, s
 
 
 def _of_a_sum(step: _Step, terms: set[int], made: set[int]) -> bool:
-    """A term, or what came out before, and a term with its own sign."""
+    """A term, or what came out before, and a term with its own sign; or two of these, added."""
     a, op, b = step
-    return op in "+-" and (a in terms or a in made) and (b if op == "+" else -b) in terms
+    there = a in terms or a in made
+    return op in "+-" and there and ((b if op == "+" else -b) in terms or (op == "+" and b in made))
 
 
 def _of_a_product(step: _Step, a: int, b: int, made: set[int]) -> bool:
     """A factor times a part of the other one, or the sum or the difference of two such products."""
     x, op, y = step
     if op == "*":
-        return (x == a and y in _parts(b)) or (x == b and y in _parts(a)) or (y == a and x in _parts(b))
+        return any(
+            one == whole and other in _parts(by) for one, other in ((x, y), (y, x)) for whole, by in ((a, b), (b, a))
+        )
     return op in "+-" and x in made and y in made
 
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from nr_agent.detection.card import Part
 
 _BUCKETS = 1024
-_WIDEST = 512
+_WIDEST = 2048
+"""Wider states are projected: five of them a step are kept."""
 _PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 _ITERATIONS = 40
 
@@ -63,7 +64,7 @@ def train_linear(features: Tensor, labels: Tensor, held: tuple[Tensor, Tensor]) 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the controls see of every step, each `[steps, features]` in float16, and where a step's row is.
+    """What the controls see of every step, each `[steps, features]`, and where a step's row is.
 
     Attributes:
         rows: row of each step, by trace and number of the step.
@@ -79,40 +80,53 @@ class Surroundings:
         """A control's features of the steps of a split."""
         places = part.extents[:, 0].long().tolist()
         index = [self.rows[pair] for pair in zip(part.traces.tolist(), places, strict=True)]
-        return self.features[name][index].float()
+        return self.features[name][index]
 
 
 def read_surroundings(model: Any, traces: Sequence[Traced]) -> Surroundings:
     """What the controls see, in one more pass over the traces.
 
-    Wide hidden states are projected to 512 random directions first, which keeps what a linear probe can read.
+    Wide hidden states are projected to 2,048 random directions first, each dimension standardised before: a few of
+    them are a hundred times as large as the others, and would be all that is left.
     """
     rows: dict[tuple[int, int], int] = {}
     text: list[Tensor] = []
     last: list[Tensor] = []
     stats: list[Tensor] = []
-    mixing: Tensor | None = None
+    usual: tuple[Tensor, Tensor] | None = None
+    mixing = torch.zeros(0)
     for number, hidden in read_hidden(model, traces):
-        width = hidden.shape[1]
+        hidden, width = hidden.float(), hidden.shape[1]
         if width > _WIDEST:
-            if mixing is None:
+            if usual is None:
+                usual = _moments(model, traces)
                 mixing = torch.randn(width, _WIDEST, generator=torch.Generator().manual_seed(0)) / width**0.5
-            hidden = hidden @ mixing
+            hidden = ((hidden - usual[0]) / usual[1]) @ mixing
         traced = traces[number]
         for place, step in enumerate(traced.steps):
             states = hidden[step.start - 1 : step.end - 1]
             spread = states.std(0, correction=0)
             summary = torch.cat([states.mean(0), states.amax(0), states.amin(0), spread, states[-1]])
             rows[number, place] = len(text)
-            text.append(bag_of_tokens(traced.ids[step.start : step.end]).half())
-            last.append(states[-1].half())
-            stats.append(summary.half())
+            text.append(bag_of_tokens(traced.ids[step.start : step.end]))
+            last.append(states[-1].clone())
+            stats.append(summary)
     features = {
         "text_only": torch.stack(text),
         "last_layer_probe": torch.stack(last),
         "step_statistics_probe": torch.stack(stats),
     }
     return Surroundings(rows, features)
+
+
+def _moments(model: Any, traces: Sequence[Traced]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each dimension of the last layer's states, in a pass of its own."""
+    count, total, squares = 0, torch.zeros(1).double(), torch.zeros(1).double()
+    for _, hidden in read_hidden(model, traces):
+        states = hidden.double()
+        count, total, squares = count + len(states), total + states.sum(0), squares + states.square().sum(0)
+    mean = total / count
+    return mean.float(), (squares / count - mean.square()).clamp(min=1e-12).sqrt().float()
 
 
 def bag_of_tokens(ids: Sequence[int]) -> Tensor:

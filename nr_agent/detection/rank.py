@@ -73,7 +73,8 @@ def rank_channels(
         top = choice.channels[level]
         best = choose(rankings[level], channels, allowed, top, readings=readings[level])
         ranked.append(_group(level, best, choice.ranking))
-        blind.append(_group(level, choose_random(channels, allowed, top, choice.seed), "random"))
+        drawn = choose_random(channels, allowed, top, choice.seed, readings=readings[level])
+        blind.append(_group(level, drawn, "random"))
     return MixtureOfNeurons(groups=ranked), MixtureOfNeurons(groups=blind), moments.mean(), moments.scale()
 
 

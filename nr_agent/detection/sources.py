@@ -15,7 +15,8 @@ LabelSource = Literal["equations", "repetition", "trial_answers", "judge", "roll
 SOURCES: tuple[LabelSource, ...] = get_args(LabelSource)
 
 LIMITS: dict[LabelSource, str] = {
-    "equations": "sees wrong equations and wrong counts; a wrong operand in a right equation is not seen",
+    "equations": "sees wrong equations, wrong counts, and operands from nowhere in the families that are shipped; in "
+    "another problem a wrong operand of a right equation is not seen",
     "repetition": "a step whose results were all there before the answer was; a new thought in old numbers counts too",
     "trial_answers": "a forced answer can be guessed, and depends on how it is asked for",
     "judge": "a model's opinion: it has its own errors, more of them where it is of the same family",

@@ -11,6 +11,8 @@ from nr_agent.engine.protocol import Engine, ExtendRequest, Sampling, Segment, S
 from nr_agent.episode import Problem
 from nr_agent.tokens import ANSWER_LEAD, CLOSING_SENTENCE, END_THINK, STEP_END
 
+_TRIAL_TOKENS = 48
+
 
 @dataclass
 class TracedStep:
@@ -138,12 +140,17 @@ class _Sampler:
                 self._end(traced, segment)
             elif not traced.closed:
                 traced.steps.append(await self._step(segment))
+            elif len(segment.ids) > 1:  # the last step ends with the thinking, without a blank line
+                traced.steps.append(self._plain(segment, segment.ids[:-1]))
         if traced.closed and not over:
+            thought = ref.length
             stop = StopSpec(engine.codec.end_ids, (), 64)
             segment = await self._extend(ref, stop, self.sampling)
             traced.answer_tokens = len(segment.ids)
             ids = [token for token in segment.ids if token not in engine.codec.end_ids]
             traced.answer = extract_answer(engine.codec.decode(ids))
+            if self.trials and traced.steps and traced.steps[-1].end == thought:
+                traced.steps[-1].trial = traced.answer
         elif traced.steps and not over:
             traced.answer = traced.steps[-1].trial
         traced.ids = engine.tokens(ref)
@@ -155,7 +162,7 @@ class _Sampler:
         if len(segment.ids) > 1:
             traced.steps.append(self._plain(segment, segment.ids[:-1]))
         traced.answer = extract_answer("".join(step.text for step in traced.steps))
-        if traced.steps:
+        if traced.steps and self.trials:
             traced.steps[-1].trial = traced.answer
 
     async def _step(self, segment: Segment) -> TracedStep:
@@ -176,14 +183,19 @@ class _Sampler:
         """What the model answers now, greedily, in a fork; None where its context is too full to be asked."""
         if ref.length + len(self.probe) >= self.engine.capabilities.context:
             return None
-        fork = self.engine.fork(ref)
+        fork, left, text = self.engine.fork(ref), _TRIAL_TOKENS, ""
+        force: Sequence[int] = self.probe
         try:
-            segment = await self._extend(
-                fork, StopSpec(self.engine.codec.end_ids, ("}",), 48), Sampling(temperature=0), self.probe
-            )
+            while left > 0:
+                stop = StopSpec(self.engine.codec.end_ids, ("}",), left)
+                segment = await self._extend(fork, stop, Sampling(temperature=0), force)
+                fork, left, force = segment.ref, left - len(segment.ids) + len(force), ()
+                text += self.engine.codec.decode(segment.ids)
+                if segment.end != "stop_string" or text.count("{") <= text.count("}"):  # \boxed{\frac{1}{2}}
+                    break
         finally:
             self.engine.close(fork)
-        return extract_answer(self.engine.codec.decode(segment.ids))
+        return extract_answer(text)
 
     async def _extend(self, ref: SequenceRef, stop: StopSpec, sampling: Sampling, force: Sequence[int] = ()) -> Segment:
         request = ExtendRequest(ref, stop, sampling, force, readings=False)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from nr_agent.answers import states_answer
 from nr_agent.detection.labels import is_right, label_trace
 from nr_agent.detection.traces import Traced, sample_traces
 from nr_agent.engine.protocol import Sampling
@@ -27,10 +28,11 @@ class AblatedRow:
         right: share of right answers.
         slips: share of the steps that hold a slip.
         slipping: share of traces with a slip.
-        circling: share of the steps that bring nothing new.
+        circling: share of the steps that bring nothing new, before an answer is stated.
         finished: share of traces that the model ended itself.
         tokens: mean tokens of thinking.
-        slips_change: mean over problems of the share of steps with a slip, against the intact model.
+        slips_change: mean over problems of the share of steps with a slip, against the intact model; problems without
+            a step in either are left out.
         interval: its 95% interval, problems drawn with replacement.
     """
 
@@ -120,7 +122,9 @@ def as_markdown(rows: Sequence[AblatedRow]) -> str:
 def _row(arm: str, channels: int, traces: Sequence[Traced], intact: Sequence[Traced]) -> AblatedRow:
     labelled = [label_trace(traced) for traced in traces]
     steps = [label for labels in labelled for label in labels]
-    own, before = _shares(traces), _shares(intact)
+    pairs = zip(_shares(intact), _shares(traces), strict=True)
+    known = [(one, other) for one, other in pairs if one is not None and other is not None]
+    before, own = [one for one, _ in known], [other for _, other in known]
     low, high = paired_bootstrap(before, own)
     return AblatedRow(
         arm=arm,
@@ -129,7 +133,7 @@ def _row(arm: str, channels: int, traces: Sequence[Traced], intact: Sequence[Tra
         right=_mean([is_right(traced) for traced in traces]),
         slips=_mean([bool(label.intra_step) for label in steps]),
         slipping=_mean([any(label.intra_step for label in labels) for labels in labelled]),
-        circling=_mean([bool(label.inter_step) for label in steps]),
+        circling=_mean([circles for traced in traces for circles in _circling(traced)]),
         finished=_mean([traced.closed for traced in traces]),
         tokens=round(sum(traced.thinking_tokens for traced in traces) / max(1, len(traces)), 1),
         slips_change=round(sum(own) / max(1, len(own)) - sum(before) / max(1, len(before)), 4),
@@ -137,9 +141,17 @@ def _row(arm: str, channels: int, traces: Sequence[Traced], intact: Sequence[Tra
     )
 
 
-def _shares(traces: Sequence[Traced]) -> list[float]:
-    """The share of steps with a slip, a trace."""
-    return [_mean([bool(label.intra_step) for label in label_trace(traced)]) for traced in traces]
+def _shares(traces: Sequence[Traced]) -> list[float | None]:
+    """The share of steps with a slip, a trace; None where there is no step."""
+    labelled = [label_trace(traced) for traced in traces]
+    return [_mean([bool(label.intra_step) for label in labels]) if labels else None for labels in labelled]
+
+
+def _circling(traced: Traced) -> list[bool]:
+    """Whether each step repeats, before an answer is stated: without trial answers labels do not know of one."""
+    stated = [states_answer(step.text) for step in traced.steps]
+    labels = label_trace(traced)
+    return [bool(label.inter_step) and not any(stated[:number]) for number, label in enumerate(labels)]
 
 
 def _mean(values: Sequence[bool]) -> float:

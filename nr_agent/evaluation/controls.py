@@ -58,7 +58,7 @@ class RandomDetector(TimedDetector):
     Args:
         fingerprint: of the model that it watches.
         rates: share of the steps, by level.
-        seed: another one gives other times.
+        seed: another one gives other times, and so does another run: an episode's id, which is new, counts too.
     """
 
     def __init__(self, fingerprint: str, rates: Mapping[Level, float], seed: int = 0) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from nr_agent.episode import Problem
 from nr_agent.evaluation.kept import ROWS, keep_settings, write_whole
 from nr_agent.evaluation.rows import Row, keep_rows, read_rows
 from nr_agent.evaluation.statistics import mcnemar, paired_bootstrap, wilson
-from nr_agent.tasks import RESERVED_FROM, draw, score, trained_on
+from nr_agent.tasks import RESERVED_FROM, draw, held_out, score, trained_on
 
 Solve = Callable[[Sequence[tuple[Problem, int]], Callable[[int], None]], list[Mapping[str, Any]]]
 """An arm: solves problems with their seeds and returns their reports, in order; calls back with how many are done."""
@@ -74,6 +74,7 @@ def run_arms(
         "training_seeds": trained_on(seeds),
         **about,
         "arms": {arm: _summary(arm, chosen, tasks) for arm in arms},
+        "unseen_texts": _unseen(chosen, arms),
     }
     write_whole(out / "results.json", json.dumps(results, indent=1) + "\n")
     return results
@@ -121,6 +122,14 @@ def _summary(arm: str, rows: Sequence[Row], tasks: Sequence[str]) -> dict[str, A
     if ours and arm not in (BASE, OURS):
         summary["ours_against_it"] = _compared(ours, own)
     return summary
+
+
+def _unseen(rows: Sequence[Row], arms: Iterable[str]) -> dict[str, Any]:
+    """The arms on the problems whose text no embedded LRM was trained on, whatever its seed: small families repeat."""
+    problems = {(row.task, row.seed) for row in rows}
+    unseen = {(task, seed) for task, seed in problems if held_out(draw(task, seed).text)}
+    chosen = [row for row in rows if (row.task, row.seed) in unseen]
+    return {arm: _cell([row for row in chosen if row.arm == arm]) for arm in arms}
 
 
 def _compared(rows: Sequence[Row], others: Sequence[Row]) -> dict[str, Any]:

@@ -127,8 +127,17 @@ def choose(
 
 
 def choose_random(
-    channels: Sequence[Channel], allowed: Sequence[bool], top: int, seed: int
+    channels: Sequence[Channel], allowed: Sequence[bool], top: int, seed: int, *, readings: StepDifference
 ) -> list[tuple[Channel, float]]:
-    """The control: as many channels, drawn blindly."""
-    pool = [channel for channel, ok in zip(channels, allowed, strict=True) if ok]
-    return [(channel, 0.0) for channel in random.Random(seed).sample(pool, min(top, len(pool)))]
+    """The control: as many channels, drawn blindly. Their scores are their own, so that they are turned the same way.
+
+    Args:
+        channels: the pool.
+        allowed: which of them may be drawn.
+        top: how many.
+        seed: of the draw.
+        readings: how each channel's readings differ.
+    """
+    scores = readings.scores().tolist()
+    pool = [number for number, ok in enumerate(allowed) if ok]
+    return [(channels[i], scores[i]) for i in random.Random(seed).sample(pool, min(top, len(pool)))]

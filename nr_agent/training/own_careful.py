@@ -46,6 +46,8 @@ def careful_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) ->
         labels = label_trace(traced)
         told = told_example(tokenizer, traced)
         for number, label in enumerate(labels):
+            if label.intra_step is None:  # cut before its end
+                break
             known = not any(earlier.intra_step for earlier in labels[:number])
             careful = careful_step(traced, number, bool(label.intra_step), known, rng)
             if careful is None:

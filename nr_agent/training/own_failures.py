@@ -33,7 +33,7 @@ _ATTEMPT = re.compile(r"(-?\d+)([-+*/])(-?\d+)=(-?\d+), (-?\d+)([-+*/])(-?\d+)=(
 _COUNTED = re.compile(r"(?:(\S+): \S(?: \S)*|So (\S+)) has \d+")
 _TOTAL = re.compile(r"\d+\+\d+=(\d+)")
 _TIMES = re.compile(r"\d+\*\d+=\d+")
-_MULTIPLE = re.compile(r"(\d+) is (\d+)\*(\d+)")
+_MULTIPLE = re.compile(r"(\d+) is (\d+)\*(\d+)(?!\s*[*\d])")
 _ASKED = re.compile(r'letter "(\w)"')
 _COMPARES = re.compile(r"(?:(?:First|Then|Next|Now) )?(\d+)[<>=]\d+: ")
 _TOTAL_AGAIN = re.compile(r"(, as I had), \d+\+\d+=\d+$")
@@ -64,6 +64,8 @@ def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> lis
         labels = label_trace(traced)
         told = told_example(tokenizer, traced)
         for number, label in enumerate(labels):
+            if label.intra_step is None:  # cut before its end
+                break
             # What follows from a remedy is known where nothing else went wrong before it.
             known = not any(earlier.intra_step for earlier in labels[:number])
             # What repeats after an answer verifies it, with or without trial answers to tell.

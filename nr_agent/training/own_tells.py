@@ -36,6 +36,8 @@ def told_example(tokenizer: Any, traced: Traced) -> Example:
     known = _known(traced, labels)
     answered, seen = False, set[str]()
     for step, label, there in zip(traced.steps, labels, known, strict=True):
+        if label.intra_step is None:  # cut before its end
+            break
         own = results(step.text)
         # Without trial answers the labels do not know where the answer was reached.
         repeats = int(bool(own) and own <= seen and not answered and not label.intra_step)

@@ -40,9 +40,9 @@ class SftSettings:
         tokens: tokens a step, at least.
         longest: longer examples are not trained on.
         learning_rate: peak rate, falling linearly to a twentieth.
-        clean: share of examples that are whole clean traces.
-        planted: share that are teacher's traces with triggers; the rest are the model's own failures.
         told: share that are the model's own traces, for the telltale neurons alone; none where it has none.
+        clean: share of the other examples that are whole clean traces.
+        planted: share of them that are teacher's traces with triggers; the rest are the model's own failures.
         seed: seed of the mixture.
         method: `full` for all weights; `lora` for low-rank matrices beside every linear layer and the rows of the
             correction tokens, merged into the weights at the end (extra `train`).

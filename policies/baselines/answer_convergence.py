@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nr_agent.policies.baselines.protocol import GREEDY, Line, sampled
@@ -30,8 +31,15 @@ class AnswerConvergence:
         while (thought := line.think(strings=SENTENCE_ENDS)) is not None:
             if thought.closing is not None or not thought.text.strip():
                 continue  # an empty line is no sentence
-            asked = line.probe(self.probe, strings=("}",), max_new=self.probe_tokens, sampling=GREEDY)
-            answers.append("" if asked is None else boxed(sampled(line.codec, asked)[2]))
+            answers.append(self._ask(line, strings=("}",)))
             last = answers[-self.agree :]
             if len(last) == self.agree and all(one and same_answer(one, last[-1]) for one in last):
                 line.close(CLOSING)
+
+    def _ask(self, line: Line, strings: Sequence[str]) -> str:
+        asked = line.probe(self.probe, strings=strings, max_new=self.probe_tokens, sampling=GREEDY)
+        if asked is None:
+            return ""
+        answer = boxed(sampled(line.codec, asked)[2])
+        # The first brace need not close the box: \boxed{\frac{1}{2}}.
+        return self._ask(line, ()) if not answer and asked.end == "stop_string" else answer

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Final
 
 from nr_agent.engine.protocol import Segment, TextCodec
+from nr_agent.equations import evaluate
 from nr_agent.tokens import CORRECTION_TOKENS, END_OF_TEXT, END_THINK, THINK, TURN_END, TURN_START
 
 SENTENCE_ENDS: Final = (".", "?", "!", "\n")
@@ -29,14 +30,12 @@ def boxed(text: str) -> str:
 
 
 def same_answer(first: str, second: str) -> bool:
-    """Whether two answers are equal: as numbers if they are such, else letter by letter without spaces."""
+    """Whether two answers are equal: in value if they are arithmetic, else letter by letter without spaces."""
     left, right = _plain(first), _plain(second)
     if left == right:
         return True
-    try:
-        return Fraction(left) == Fraction(right)
-    except (ValueError, ZeroDivisionError):
-        return False
+    value = _value(left)
+    return value is not None and value == _value(right)
 
 
 def says(text: str, words: Iterable[str]) -> bool:
@@ -69,6 +68,13 @@ def position_of(codec: TextCodec, segment: Segment, words: Iterable[str]) -> int
     while count < len(segment.ids) and not any(word in codec.decode(segment.ids[-count:]) for word in words):
         count += 1
     return segment.ref.length - count
+
+
+def _value(answer: str) -> Fraction | None:
+    try:
+        return Fraction(answer)
+    except (ValueError, ZeroDivisionError):
+        return evaluate(answer)
 
 
 def _plain(answer: str) -> str:

@@ -268,9 +268,17 @@ def test_budget_ends_any_baseline_with_an_answer(solve, baseline):
 
 @pytest.mark.parametrize(
     ("first", "second", "equal"),
-    [("12", "12.0", True), ("1/2", "0.5", True), ("$1,000$", "1000", True), ("x", " X.", True), ("1", "2", False)],
+    [
+        ("12", "12.0", True),
+        ("1/2", "0.5", True),
+        ("$1,000$", "1000", True),
+        ("x", " X.", True),
+        ("1", "2", False),
+        ("5+3*2", "2*3+5", True),
+        ("5+3", "5-3", False),
+    ],
 )
-def test_answers_are_compared_as_numbers(first, second, equal):
+def test_answers_are_compared_in_value(first, second, equal):
     assert same_answer(first, second) is equal
 
 

@@ -264,6 +264,9 @@ def test_the_card_has_every_figure_and_every_control(fitted):
             "step_statistics_probe",
         }
         assert all({"auroc", "recall"} <= set(control) for control in row["controls"].values())
+        for control in row["controls"].values():
+            low, high = control["ahead_interval"]
+            assert low <= row["auroc"] - control["auroc"] <= high
         low, high = row["false_alarm_traces_interval"]
         assert low <= row["false_alarm_traces"] <= high
         assert set(row["transfer"]) == set(row["transfer"]["products"]) == {"chain_sum", "products"}
@@ -287,7 +290,7 @@ def test_the_card_is_written_for_people_too(fitted):
         assert f"| {level} | 0.05 | {known} |" in page
         assert (row["silent"] is None) == (row["threshold"] is not None)
         assert f"- {level}, by {OWN_SOURCES[level].replace('_', ' ')}: " in page
-    for words in ("FPR at 95% recall", "text only", "put in by hand", "a wrong operand in a right equation", "F1"):
+    for words in ("FPR at 95% recall", "text only", "put in by hand", "a wrong operand of a right equation", "F1"):
         assert words in page
     assert "nan" not in page
     ET.fromstring((fitted[0] / "reliability.svg").read_text())  # noqa: S314 - our own

@@ -1,6 +1,6 @@
 import pytest
 
-from nr_agent.detection.labels import first_final, label_trace, slip
+from nr_agent.detection.labels import StepLabels, first_final, label_trace, slip
 from nr_agent.detection.traces import Traced, TracedStep
 from nr_agent.episode import Problem
 
@@ -38,7 +38,8 @@ from nr_agent.episode import Problem
     ],
 )
 def test_a_slip_is_found_and_named(text, kind):
-    assert slip(text, 'How many times does the letter "d" appear in the text: "INDIRECT"?') == kind
+    numbers, letters = "numbers: 13, 2", 'How many times does the letter "d" appear in the text: "INDIRECT"?'
+    assert slip(text, numbers if text.startswith("Try") else letters) == kind
 
 
 def trace(*steps, answer="7", closed=True):
@@ -60,13 +61,35 @@ def test_a_trace_without_an_answer_has_no_overthinking():
 
 
 def test_a_trace_that_was_cut_has_no_overthinking_whatever_its_last_trial_says():
-    steps = ("1+1=3", "3"), ("3+4=7", "7"), ("3+4=7", "7")
+    steps = ("1+1=3\n\n", "3"), ("3+4=7\n\n", "7"), ("2+2=4\n\n", "7")
     ended, cut = (label_trace(trace(*steps, closed=closed)) for closed in (True, False))
     assert [label.instance for label in ended] == [False, True, True]
     assert [label.instance for label in cut] == [None] * 3
     assert [(label.intra_step, label.inter_step) for label in cut] == [
         (label.intra_step, label.inter_step) for label in ended
     ]
+
+
+def test_a_step_that_was_cut_has_no_label():
+    steps = ("1+1=2\n\n", "2"), ("10*6=6", "2")
+    (_, torn), (_, whole) = (label_trace(trace(*steps, closed=closed)) for closed in (False, True))
+    assert torn == StepLabels(None, None, None, None)
+    assert (whole.intra_step, whole.kind) == (True, "calculation")
+    assert label_trace(trace(*steps, ("So.\n\n", "2"), closed=False))[1].intra_step is True
+
+
+@pytest.mark.parametrize(("trial", "circles"), [("5", [False, True, True]), ("7", [False, False, False])])
+def test_of_a_trace_that_was_cut_a_guess_is_no_answer_that_was_reached(trial, circles):
+    traced = trace(*[("1+1=2\n\n", trial)] * 3, answer=trial, closed=False)
+    traced.problem = Problem(text="?", reference="7")
+    assert [label.inter_step for label in label_trace(traced)] == circles
+
+
+@pytest.mark.parametrize(
+    "text", ["Shape: A has 4 sides.", "4+3=7. That is 3 more than 4.", "60 is 2*2*3*5", "60 is 2 * 30"]
+)
+def test_what_a_family_says_in_its_own_words_is_nothing_of_the_kind_elsewhere(text):
+    assert slip(text, "How many sides has the shape?", []) is None
 
 
 def test_circling_is_a_repeated_result_before_the_answer_and_not_after():

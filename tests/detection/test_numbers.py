@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from nr_agent.detection.classifier import conformal_threshold, train_classifier
 from nr_agent.detection.features import FEATURE_FAMILIES, StepSignal, feature_names, step_features
+from nr_agent.detection.margins import TraceDraws, middle
 from nr_agent.detection.metrics import auroc, average_precision
 from nr_agent.detection.spectrum import NAMES, WINDOW, spectral_entropy, spectral_features
 
@@ -65,6 +66,22 @@ def test_auroc_is_the_share_of_pairs_in_order(pairs):
         return
     expected = sum((g > b) + 0.5 * (g == b) for g in good for b in bad) / (len(good) * len(bad))
     assert auroc(scores, labels) == pytest.approx(expected)
+
+
+def test_intervals_over_traces_are_those_of_a_bootstrap_and_know_that_steps_belong_together():
+    generator = torch.Generator().manual_seed(3)
+    labels = (torch.rand(120, generator=generator) < 0.3).float()
+    traces = torch.arange(120) // 4
+    scores = (labels + 1.2 * torch.randn(120, generator=generator)).mul(4).round()  # with ties
+    drawn = TraceDraws(labels, traces, draws=40)
+    whole = torch.randint(30, (40, 30), generator=torch.Generator().manual_seed(0))
+    for each, found in zip(whole, drawn.auroc(scores), strict=True):
+        steps = torch.cat([torch.arange(4) + 4 * trace for trace in each])
+        assert float(found) == pytest.approx(auroc(scores[steps], labels[steps]))
+    alone, doubled = TraceDraws(labels, torch.arange(120)), TraceDraws(labels.repeat(4), torch.arange(120).repeat(4))
+    assert middle(doubled.auroc(scores.repeat(4))) == middle(alone.auroc(scores))
+    assert middle(drawn.auroc(scores) - drawn.auroc(scores)) == [0.0, 0.0]
+    assert all(map(math.isnan, middle(TraceDraws(torch.ones(5), torch.arange(5)).auroc(torch.rand(5)))))
 
 
 def test_average_precision_of_a_perfect_order_is_one():

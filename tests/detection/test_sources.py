@@ -10,6 +10,7 @@ from langchain_core.language_models import FakeListChatModel, GenericFakeChatMod
 from langchain_core.messages import AIMessage
 
 from nr_agent.detection.judge import Judge, read_verdict
+from nr_agent.detection.labels import label_trace
 from nr_agent.detection.metrics import first_error_f1
 from nr_agent.detection.processbench import (
     StepwiseExample,
@@ -28,6 +29,7 @@ from nr_agent.episode import Problem
 from nr_agent.errors import LabelError
 from nr_agent.models.registry import load_detector, load_engine
 from nr_agent.tasks import draw
+from nr_agent.testing import ScriptedEngine
 
 SOLUTIONS = Path(__file__).parents[3] / "shared/data/gsm8k_example_model_solutions.jsonl"
 ROW = {
@@ -271,3 +273,19 @@ def test_what_cannot_be_scored_or_is_not_there_is_refused(engine):
         roll_out(engine, Traced(Problem(text="?"), 0, [1]), [0])
     with pytest.raises(LabelError, match="not all among"):
         roll_out(engine, trace("a"), [1])
+
+
+# What is sampled
+
+
+@pytest.mark.parametrize("last", ["So half.", "So half.\n</think>"])
+def test_the_last_step_counts_whether_or_not_a_blank_line_ends_it_and_a_trial_is_its_whole_box(last):
+    answer = r"The final answer is \boxed{\frac{1}{2}}."
+    engine = ScriptedEngine(["2/4=0.5", last], answer=answer)
+    (traced,) = sample_traces(engine, [Problem(text="?")], sampling=Sampling(), seed=1)
+    assert [step.text.strip() for step in traced.steps] == ["2/4=0.5", "So half."]
+    assert [step.trial for step in traced.steps] == [traced.answer] * 2 == [r"\frac{1}{2}"] * 2
+    assert [label.instance for label in label_trace(traced)] == [True, True]
+    assert engine.open_sequences == 0
+    (untried,) = sample_traces(engine, [Problem(text="?")], sampling=Sampling(), seed=1, trials=False)
+    assert [step.trial for step in untried.steps] == [None] * len(untried.steps)

@@ -10,6 +10,7 @@ from nr_agent.episode import Problem
 from nr_agent.errors import ConfigurationError
 from nr_agent.evaluation.harness import graph_arm, run_arms
 from nr_agent.graphs import create_reasoner
+from nr_agent.tasks import draw, held_out
 from nr_agent.testing import ScriptedEngine
 
 
@@ -116,6 +117,16 @@ def test_results_say_whether_their_seeds_are_for_training_or_reserved(seed, trai
     _, results = bench(tmp_path, 2, seed=seed)
     assert (results["training_seeds"], results["reserved_seeds"]) == (training, reserved)
     assert json.loads((tmp_path / "results.json").read_text())["training_seeds"] is training
+
+
+def test_texts_that_no_model_was_trained_on_are_told_apart(tmp_path):
+    _, results = bench(tmp_path, 24)
+    unseen = [seed for seed in range(1_500_000, 1_500_024) if held_out(draw("gcd", seed).text)]
+    assert 0 < len(unseen) < 24
+    assert results["unseen_texts"]["nr_agent"]["n"] == len(unseen)
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    right = sum(row["right"] for row in rows if row["seed"] in unseen and row["arm"] == "nr_agent")
+    assert results["unseen_texts"]["nr_agent"]["accuracy"] == right / len(unseen)
 
 
 def test_results_say_how_often_an_arm_intervened(tmp_path):

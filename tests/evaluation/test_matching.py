@@ -45,7 +45,7 @@ def test_gauge_raises_nothing_and_sees_what_the_oracle_sees():
     gauge = Gauge(engine)
     reasoner = create_reasoner(engine, detector=gauge, control=False)
     assert reasoner.invoke({"messages": [("user", "4+7+3?")]})["reasoning"]["events"] == []
-    assert len(gauge.entropies) == 7  # the closing is looked at, too
+    assert len(gauge.entropies) == 6  # the closing is no thought
     assert gauge.true_rates()["intra_step"] == pytest.approx(1 / 7)
     assert gauge.true_rates()["instance"] == pytest.approx(1 / 7)
 

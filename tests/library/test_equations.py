@@ -34,7 +34,14 @@ def test_wrong_results_are_told_from_right_ones(a, b, op, off):
 
 
 @pytest.mark.parametrize(
-    "text", ["x=5", "7=7", "-11*l=-220", "12-3=9-1", "1/0=3", "5 = 2 + 3", "2**3=8", "3*4=12*1", "a1+2=3"]
+    "text",
+    [
+        *("x=5", "7=7", "-11*l=-220", "12-3=9-1", "1/0=3", "5 = 2 + 3", "2**3=8", "3*4=12*1", "a1+2=3"),
+        # The end of an expression that is no arithmetic, or the beginning of a right side.
+        *("2^3 + 1 = 9", "x*2 + 3 = 11", "3x + 2*4 = 20", "20% * 50 + 3 = 13", "12 12*2 = 24"),
+        *("1,200 + 300 = 1,500", "500 * 2 = 1,000", "3/4 = 75%", "3/4 = 75 %", "7/2 = 3 1/2"),
+        *("17/5 = 3 remainder 2", "17 / 5 = 3 R2", "17/5 = 3 r 2", "3/4 = 75.5%"),
+    ],
 )
 def test_what_is_no_checkable_equation_is_passed_over(text):
     assert equations(text) == []
@@ -47,6 +54,10 @@ def test_what_is_no_checkable_equation_is_passed_over(text):
         ("So 3 * (4+1) = 15.", ["3*(4+1)"]),
         ("220/-11=-20", ["220/-11"]),
         ("66*4=264\n\n304-264=40", ["66*4", "304-264"]),
+        ("1. 3 + 4 = 7\n2. 5*6=30", ["3+4", "5*6"]),
+        ("There are 12. 12 * 2 = 24", ["12*2"]),
+        ("- 3 + 4 = 7\n* 5 + 4 = 9", ["3+4", "5+4"]),
+        ("He has 5*3 = 15, 15-4=11 left", ["5*3", "15-4"]),
     ],
 )
 def test_equations_are_found_in_running_text(text, left):
@@ -74,3 +85,32 @@ def test_comparisons_are_found_where_a_claim_begins_or_behind_a_result(text, com
 @pytest.mark.parametrize("hostile", ["__import__('os')", "9**9**9", "(" * 50 + "1" + ")" * 50, "1;2", ""])
 def test_what_is_no_arithmetic_has_no_value(hostile):
     assert evaluate(hostile) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("10/3 = 3.33", True),
+        ("20/3 = 6.67", True),
+        ("20/3 = 6.66", True),  # cut off
+        ("20/3 = 6.68", False),
+        ("20/3 = 6.6", True),
+        ("10/3 = 3", False),
+        ("2*3 = 6.0", True),
+        ("2*3 = 6.1", False),
+        ("1.5*3 = 4.6", False),
+        ("1-5/3 = -0.67", True),
+        ("1-5/3 = 0.67", False),
+        ("200/3=66.66666666666667", True),
+        ("1.87*9=16.830000000000002", True),
+    ],
+)
+def test_decimals_are_right_as_far_as_they_are_given(text, holds):
+    (equation,) = equations(text)
+    assert equation.holds is holds
+
+
+def test_an_equation_stands_where_it_is_written():
+    text = "There are 12. 12 * 2 = 24 eggs"
+    (equation,) = equations(text)
+    assert text[equation.start : equation.end] == "12 * 2 = 24"

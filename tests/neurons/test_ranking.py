@@ -158,9 +158,13 @@ def test_a_choice_of_nothing_is_refused(model):
 
 def test_random_channels_are_drawn_once_each_and_the_same_again():
     pool = [Channel("ffn", 0, i) for i in range(20)]
-    drawn = choose_random(pool, [True] * 19 + [False], 12, seed=3)
-    assert drawn == choose_random(pool, [True] * 19 + [False], 12, seed=3)
+    readings = StepDifference(20)
+    steps = torch.randn(8, 20, generator=torch.Generator().manual_seed(0))
+    readings.add(steps, steps, torch.tensor([True, False] * 4))
+    drawn = choose_random(pool, [True] * 19 + [False], 12, seed=3, readings=readings)
+    assert drawn == choose_random(pool, [True] * 19 + [False], 12, seed=3, readings=readings)
     assert len({channel for channel, _ in drawn}) == 12
+    assert dict(drawn) == {channel: float(readings.scores()[channel.index]) for channel, _ in drawn}
     assert pool[19] not in [channel for channel, _ in drawn]
 
 
