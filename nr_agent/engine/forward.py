@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -54,6 +54,10 @@ class Runner:
         self._additive = model.config._attn_implementation == "eager"
         accepted = inspect.signature(model.forward).parameters
         self._keeps = "logits_to_keep" in accepted
+        # Where the last layers are on another device, so must be what says which of their outputs are kept.
+        head = model.get_output_embeddings()
+        self._picks = head is None or head.weight.device in (self.device, torch.device("meta"))
+        self.positions = _positions(self.config)
         self._cache = "cache" if "cache" in accepted else "past_key_values"  # before transformers 5.24
         if "position_ids" not in accepted:
             raise ModelError(
@@ -92,20 +96,24 @@ class Runner:
         self.cache.begin(list(slots), positions, view)
         wanted = range(len(rows)) if wanted is None else wanted
         last = [len(rows[row]) - 1 for row in wanted]
-        kept = sorted(set(last)) if self._keeps else list(range(longest))
+        kept = sorted(set(last)) if self._keeps and self._picks else list(range(min(last), longest))
         extra: dict[str, Any] = {self._cache: self.cache}
         if self._keeps:
-            extra["logits_to_keep"] = torch.tensor(kept, device=self.device)
+            extra["logits_to_keep"] = torch.tensor(kept, device=self.device) if self._picks else len(kept)
+        else:
+            kept = list(range(longest))
+        # Made before the pass: to copy them behind it would wait for it.
+        row = torch.tensor(list(wanted), device=self.device)
+        column = torch.tensor([kept.index(position) for position in last], device=self.device)
         output = self.model(
             input_ids=ids,
             attention_mask=self._masks(positions, view),
             # Padding must not ask for a position that the model has not learned.
-            position_ids=positions.clamp(max=self.config.max_position_embeddings - 1),
+            position_ids=positions.clamp(max=self.positions - 1),
             use_cache=True,
             **extra,
         )
-        column = torch.tensor([kept.index(position) for position in last], device=self.device)
-        logits: Tensor = output.logits[torch.tensor(list(wanted), device=self.device), column]
+        logits: Tensor = output.logits[row, column]
         return logits.float()
 
     @torch.inference_mode()
@@ -143,6 +151,21 @@ class Runner:
         if len(self._kinds) <= 1:
             return sliding
         return {"full_attention": full, "sliding_attention": sliding}
+
+
+def _positions(config: Any) -> int:
+    """How many positions a model has learned.
+
+    Where the rotation's frequencies change with the longest row of a batch (LongRoPE), as many as it was trained on
+    first: beyond those a row's result would depend on who else is in the batch, and on what was cached before.
+    """
+    learned = int(getattr(config, "max_position_embeddings", 4096))
+    ropes = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    for rope in [ropes, *ropes.values()]:
+        if isinstance(rope, Mapping) and "longrope" in (rope.get("rope_type"), rope.get("type")):
+            own = getattr(config, "original_max_position_embeddings", None)
+            learned = min(learned, int(rope.get("original_max_position_embeddings") or own or learned))
+    return learned
 
 
 def _room(memory: int, token_bytes: int) -> int:

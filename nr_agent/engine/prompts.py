@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, TemplateError, nodes
@@ -28,16 +28,43 @@ def takes_tools(template: str) -> bool:
     return any(node.name == "tools" for node in tree.find_all(nodes.Name))
 
 
-def render(tokenizer: Any, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+def control_tokens(tokenizer: Any) -> dict[str, int]:
+    """The added tokens that plain text does not become: those that mean something to the model, and their ids.
+
+    Some tokenizers add what is plain text all the same: Gemma's has line breaks and HTML tags among its added tokens.
+    """
+    found = {}
+    for token, identifier in tokenizer.get_added_vocab().items():
+        try:
+            encode_marked_chat(tokenizer, mark_control_tokens(token, re.compile(re.escape(token))))
+        except ValueError:
+            continue
+        found[token] = identifier
+    return found
+
+
+def render(
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] = (),
+    *,
+    control: Collection[str],
+) -> list[int]:
     """A conversation as ids, the next turn begun.
 
     Every control token that stands in a message, a tool's result or a tool's description is hidden from the
     template, so that no template takes it for its own, and is encoded as plain text.
 
+    Args:
+        tokenizer: with a chat template.
+        messages: the conversation.
+        tools: that may be called.
+        control: the tokenizer's `control_tokens`.
+
     Raises:
         ProblemError: the template refuses the conversation.
     """
-    control = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
+    control = sorted(control, key=len, reverse=True)
     pattern = re.compile("|".join(map(re.escape, control)) or "(?!)")
     hidden = dict(zip(control, _unused([messages, tools]), strict=False))
 
@@ -50,7 +77,13 @@ def render(tokenizer: Any, messages: Sequence[Mapping[str, Any]], tools: Sequenc
     for token, character in hidden.items():
         if character in chat:
             chat = chat.replace(character, mark_control_tokens(token, re.compile(re.escape(token))))
-    return list(encode_marked_chat(tokenizer, chat))
+    try:
+        return list(encode_marked_chat(tokenizer, chat))
+    except ValueError as error:
+        raise ProblemError(
+            f"text of the conversation would become a control token of this model: {error}",
+            hint="remove the model's own control tokens from the text",
+        ) from error
 
 
 def frame(tokenizer: Any, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:

@@ -49,6 +49,7 @@ def draw(
     chosen = torch.searchsorted(total, point * total[:, -1:], right=True)
     # A point at the very end can land behind the last token of the nucleus.
     chosen = torch.minimum(chosen, torch.searchsorted(total, total[:, -1:].contiguous()))
+    chosen.clamp_(max=logits.shape[1] - 1)  # where a row is no numbers, it is behind the vocabulary
     greedy[index] = chosen[:, 0]
     return greedy
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 
 import torch
@@ -29,6 +30,10 @@ GAP = 0.02
 """Seconds without another step after which those that came together are taken to be all there."""
 LONGEST_HOLD = 0.25
 """Seconds that a step waits for others, at most."""
+
+_MOST_LOGITS = 1 << 27
+"""Logits of one pass: half a gigabyte in float32."""
+_NO_NUMBERS = "load it with dtype='bfloat16' or 'float32': its weights overflow in float16, or are damaged"
 
 
 class Scheduler:
@@ -81,6 +86,7 @@ class Scheduler:
                 try:
                     thread.start()
                 except RuntimeError:  # no more threads, or the interpreter is at its end
+                    del state.ids[job.start :]
                     state.busy = False
                     raise
                 self._thread = thread
@@ -227,7 +233,18 @@ class Scheduler:
         ends = [job.state.cached + size for job, size in zip(jobs, sizes, strict=True)]
         padded = max(job.state.cached for job in jobs) + max(sizes)
         bounded = self.runner.cache.room is not None and padded > max(max(ends), self.runner.cache.capacity)
-        return [[job] for job in jobs] if bounded else [jobs]
+        if bounded:
+            return [[job] for job in jobs]
+        known = dict(zip(jobs, sizes, strict=True))
+        return self._halved(sorted(jobs, key=known.__getitem__), known)
+
+    def _halved(self, jobs: list[Job], sizes: Mapping[Job, int]) -> list[list[Job]]:
+        """Rows by length, in groups whose logits are not too many: each row has those of every other row's end, too."""
+        logits = len(jobs) * len({sizes[job] for job in jobs}) * self.runner.vocabulary
+        if logits <= _MOST_LOGITS or len(jobs) == 1:
+            return [jobs]
+        middle = len(jobs) // 2
+        return [*self._halved(jobs[:middle], sizes), *self._halved(jobs[middle:], sizes)]
 
     def _advance(self, jobs: list[Job]) -> None:
         pending = [job.state.ids[job.state.cached :][: self.chunk] for job in jobs]
@@ -278,6 +295,8 @@ class Scheduler:
 
     def _sample(self, logits: Tensor, ready: list[tuple[int, Job]]) -> None:
         chosen = logits if len(ready) == logits.shape[0] else logits[[row for row, _ in ready]]
+        if chosen.device.type == "mps":
+            chosen = chosen.cpu()  # there are no float64 there, and the point that is drawn needs them
         jobs = [job for _, job in ready]
         drawn = sampler.draw(
             chosen,
@@ -289,6 +308,10 @@ class Scheduler:
         # The one place where the host waits for the device.
         table = torch.stack([drawn.double(), logprobs.double(), entropies.double()]).tolist()
         for job, token, logprob, entropy in zip(jobs, *table, strict=True):
+            if math.isnan(logprob):
+                place = len(job.state.ids)
+                self._fail(EngineError(f"the model computed no numbers at position {place}", hint=_NO_NUMBERS), [job])
+                continue
             job.state.ids.append(int(token))
             job.logprobs.append(logprob)
             job.entropies.append(entropy)
@@ -361,12 +384,15 @@ class Scheduler:
         )
         self._active.remove(job)
         wanted = job.future.set_running_or_notify_cancel()  # if not, nobody will see these tokens
-        self._release(job, keep=wanted)
+        self._release(job, keep=wanted, told=True)
         if wanted:
             job.future.set_result(segment)
 
-    def _release(self, job: Job, *, keep: bool) -> None:
-        """Give a sequence back to its callers; without what this step added, if that is not to be kept."""
+    def _release(self, job: Job, *, keep: bool, told: bool = False) -> None:
+        """Give a sequence back to its callers; without what this step added, if that is not to be kept.
+
+        Whoever waits for several futures is told of a cancelled one only by its executor: here, unless it was told.
+        """
         state = job.state
         with self.sequences.lock:
             state.ended = self.sequences.passes
@@ -378,6 +404,8 @@ class Scheduler:
             if state.closed:
                 job.future.cancel()
                 self.sequences.states.pop(job.request.ref.id, None)
+        if not told and job.future.cancelled():
+            job.future.set_running_or_notify_cancel()
 
     def _fail(self, error: BaseException, jobs: list[Job] | None = None) -> None:
         for job in list(self._active) if jobs is None else jobs:

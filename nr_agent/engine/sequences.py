@@ -184,10 +184,16 @@ class Sequences:
                 continue
             target, mover = next(free), holders[slot]
             other = holders.get(target)
-            if other is None or not other.cached:
-                self.cache.copy(slot, target, mover.cached)
-            else:
-                self.cache.exchange(slot, target, max(mover.cached, other.cached))
+            try:
+                if other is None or not other.cached:
+                    self.cache.copy(slot, target, mover.cached)
+                else:
+                    self.cache.exchange(slot, target, max(mover.cached, other.cached))
+            except BaseException:  # some layers may have changed places, and some not
+                mover.cached = 0
+                if other is not None:
+                    other.cached = 0
+                raise
             mover.slot = target
             if other is not None:
                 other.slot = slot

@@ -32,7 +32,9 @@ class TokenizerCodec:
         tokenizer.model_max_length = sys.maxsize
         self._end_ids = end_ids
         self._added: dict[str, int] = tokenizer.get_added_vocab()
-        self._control_ids = frozenset(self._added.values())
+        self._hidden = prompts.control_tokens(tokenizer)
+        self._control_ids = frozenset(self._hidden.values())
+        self._anchor = _anchor(tokenizer)
         template = tokenizer.chat_template
         texts = template.values() if isinstance(template, Mapping) else [template]
         self._takes_tools = any(prompts.takes_tools(text) for text in texts)
@@ -59,7 +61,7 @@ class TokenizerCodec:
                 "this model's chat template knows no tools",
                 hint="use a checkpoint whose chat template presents tools, such as Qwen3's",
             )
-        ids = prompts.render(self.tokenizer, messages, tools)
+        ids = prompts.render(self.tokenizer, messages, tools, control=self._hidden)
         if self._count_control(ids) != self._count_control(prompts.frame(self.tokenizer, messages, tools)):
             raise ProblemError(
                 "text of the conversation would become a control token of this model",
@@ -73,7 +75,11 @@ class TokenizerCodec:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Ids as text, control tokens visible."""
-        return str(self.tokenizer.decode(ids, skip_special_tokens=False))
+        if not self._anchor or not ids or ids[0] in self._control_ids:
+            return str(self.tokenizer.decode(ids, skip_special_tokens=False))
+        lead = str(self.tokenizer.decode(self._anchor, skip_special_tokens=False))
+        text = str(self.tokenizer.decode([*self._anchor, *ids], skip_special_tokens=False))
+        return text[len(lead) :] if text.startswith(lead) else text
 
     def control(self, token: str) -> int | None:
         """Id of a control token, None where the tokenizer has none by that name."""
@@ -89,3 +95,13 @@ class TokenizerCodec:
 
     def _count_control(self, ids: Sequence[int]) -> int:
         return sum(token in self._control_ids for token in ids)
+
+
+def _anchor(tokenizer: Any) -> list[int]:
+    """A token to decode behind, where a decoder takes the space before a text's first word for its own.
+
+    Those of SentencePiece do; the space that a step begins with would be lost.
+    """
+    ids = list(tokenizer.encode("x x", add_special_tokens=False))
+    whole, last = (str(tokenizer.decode(part, skip_special_tokens=False)) for part in (ids, ids[-1:]))
+    return ids[-1:] if whole.endswith(f" {last}") and not last.startswith(" ") and len(ids) > 1 else []

@@ -104,8 +104,7 @@ class TorchEngine:
         self.folder = folder
         self.model = model.eval()
         self.runner = Runner(self.model, memory=limits.memory)
-        own = int(getattr(model.config.get_text_config(), "max_position_embeddings", 4096))
-        bounds = [own, *(bound for bound in (context, self.runner.cache.room) if bound is not None)]
+        bounds = [self.runner.positions, *(bound for bound in (context, self.runner.cache.room) if bound is not None)]
         self.capabilities = Capabilities(
             taps="channels", fork="copy", rollback="exact", batching=True, context=min(bounds)
         )
@@ -223,13 +222,18 @@ class TorchEngine:
             self._sequences.states[forked.id] = child
             cached = min(parent.cached, length - 1)
             if parent.slot is not None and cached:
-                parent.running = True  # its slot must not be taken for the child
+                running, parent.running = parent.running, True  # its slot must not be taken for the child
                 child.ended = self._sequences.passes
-                slot = self._sequences.place(child, urgent=self._scheduler.idle)
-                parent.running = False
-                if slot is not None:
-                    self.runner.cache.copy(parent.slot, slot, cached)
-                    child.cached = cached
+                try:
+                    slot = self._sequences.place(child, urgent=self._scheduler.idle)
+                    if slot is not None:
+                        self.runner.cache.copy(parent.slot, slot, cached)
+                        child.cached = cached
+                except BaseException:  # nobody will know of the child
+                    self._sequences.states.pop(forked.id)
+                    raise
+                finally:
+                    parent.running = running
         return forked
 
     def rollback(self, ref: SequenceRef, *, to: int) -> SequenceRef:

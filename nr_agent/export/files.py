@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, Protocol
 
 from nr_agent.errors import ConfigurationError, MissingExtraError
 from nr_agent.export.formats import Format
+from nr_agent.store.cleaning import clean_json
 
 Files = Literal["jsonl", "parquet"]
 FILES: Final[tuple[Files, ...]] = ("jsonl", "parquet")
@@ -203,7 +204,7 @@ class InspectFile:
             "stats": {"started_at": first, "completed_at": last, "model_usage": self._usage},
         }
         self._put("_journal/start.json", to_line({"version": 2, "eval": head["eval"], "plan": head["plan"]}))
-        self._put("summaries.json", json.dumps(self._summaries, ensure_ascii=False))
+        self._put("summaries.json", json.dumps(clean_json(self._summaries), ensure_ascii=False, allow_nan=False))
         self._put("header.json", to_line(head))
         self._zip.close()
 
@@ -222,7 +223,7 @@ class InspectFile:
 def to_line(values: Mapping[str, Any]) -> str:
     """A JSON object on a line of its own."""
     # JSON leaves these line separators alone, and some readers split lines at them.
-    line = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+    line = json.dumps(clean_json(dict(values)), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return line.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").replace("\x85", "\\u0085") + "\n"
 
 

@@ -24,6 +24,8 @@ _WAL_ATTEMPTS = 50
 _SQLITE_AT_FAULT = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 # Connection, read-only, rollback, privilege, resources, locks, operator, system, damage; others are OperationalErrors.
 _POSTGRESQL_AT_FAULT = ("08", "25006", "40", "42501", "53", "55", "57", "58", "XX")
+# What was written does not fit into a type, breaks a rule, or is too large for an index.
+_POSTGRESQL_WRITTEN = ("22", "23", "54")
 _REMEDIES = {
     "locked": "another process is writing: wait for it, or give it a store of its own",
     "lock timeout": "another session holds a lock on the tables: end it, or wait for it",
@@ -174,7 +176,8 @@ class Database:
 
     def _limit_waiting(self, connection: Any, record: object) -> None:
         """Somebody else's lock is waited for as long as on SQLite, and not for ever."""
-        connection.execute(f"SET lock_timeout = {round(self.busy_timeout * 1000)}")
+        # 0 would be for ever.
+        connection.execute(f"SET lock_timeout = {max(1, round(self.busy_timeout * 1000))}")
         connection.commit()
 
     def _set_up(self, connection: Any, role: Role) -> None:
@@ -218,6 +221,8 @@ def is_transient(error: BaseException) -> bool:
         return False
     # Only Python's own driver has the one, and only psycopg the other.
     name, state = (str(getattr(error.orig, code, None) or "") for code in ("sqlite_errorname", "sqlstate"))
+    if state.startswith(_POSTGRESQL_WRITTEN):  # psycopg calls some of these operational
+        return False
     at_fault = name.startswith(_SQLITE_AT_FAULT) or state.startswith(_POSTGRESQL_AT_FAULT)
     return at_fault or isinstance(error, OperationalError) or error.connection_invalidated
 

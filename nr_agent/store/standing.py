@@ -67,5 +67,7 @@ def give_up_lost(connection: Connection) -> None:
         if alive is None:
             alive = now - last < _LOST
         if not alive:
-            change = update(EPISODES).where(EPISODES.c.id == row.id)
+            # Unless somebody goes on with it at this moment.
+            as_read = (EPISODES.c.status == "running") & EPISODES.c.owner.is_not_distinct_from(row.owner)
+            change = update(EPISODES).where((EPISODES.c.id == row.id) & as_read)
             connection.execute(change.values(status="abandoned", ended_at=last))
