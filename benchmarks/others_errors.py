@@ -1,9 +1,8 @@
 """Does a model notice errors while it reads what others wrote? Four GPT-3 models' solutions, read by a small model.
 
 A detector is fitted on the readings of a plain pass over the published solutions of grade-school-math, split by
-question, and put beside all controls: AUROC and first-error F1. The labels are the calculations that the solutions
-mark themselves; a solution that ends wrong without a wrong calculation is left out, and so are questions in which
-no solution has one.
+question, and put beside all controls: AUROC and first-error F1. A solution that ends wrong went wrong at its first
+result that no right solution of the question has; one without such a result is left out.
 
 python -m benchmarks.others_errors --data example_model_solutions.jsonl [--model smollm2] [--questions 150] --out DIR
 """
@@ -34,13 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the questions that are drawn")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
-    examples = list(read_solutions(options.data))
-    # Their models had a calculator: few calculations are wrong. Questions in which none is would only add sound steps.
+    examples = list(read_solutions(options.data, by="reference"))
     questions = sorted({example.problem for example in examples if example.label >= 0})
     drawn = set(random.Random(options.seed).sample(questions, min(options.questions, len(questions))))
     chosen = [example for example in examples if example.problem in drawn]
     wrong = sum(example.label >= 0 for example in chosen)
-    print(f"{len(chosen)} solutions of {len(drawn)} questions, {wrong} with a wrong calculation", flush=True)
+    print(f"{len(chosen)} solutions of {len(drawn)} questions, {wrong} of which go wrong", flush=True)
     engine = load_engine(options.model)
     try:
         traces = [_read(engine, as_trace(example, engine.codec)) for example in chosen]
@@ -53,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.out,
             FitSettings(),
             source="solutions that other models wrote",
-            label_sources={"intra_step": "calculator"},
+            label_sources={"intra_step": "reference"},
             log=lambda line: print(line, flush=True),
         )
     finally:
@@ -78,7 +76,7 @@ def _read(engine: Any, traced: Traced) -> Traced:
 
 def _labels(example: StepwiseExample) -> list[StepLabels]:
     """Steps before the first wrong one are sound; of those behind it nothing is known."""
-    known: dict[int, bool] = {label.step: label.value for label in example.labels("calculator")}
+    known: dict[int, bool] = {label.step: label.value for label in example.labels("reference")}
     return [StepLabels(known.get(step), None, None, None) for step in range(len(example.steps))]
 
 

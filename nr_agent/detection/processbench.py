@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
@@ -125,11 +126,19 @@ def as_trace(example: StepwiseExample, codec: TextCodec) -> Traced:
     return Traced(problem, 0, ids, steps)
 
 
-def read_solutions(path: Path) -> Iterator[StepwiseExample]:
+def read_solutions(path: Path, *, by: Literal["calculator", "reference"] = "calculator") -> Iterator[StepwiseExample]:
     """The published model solutions of grade-school-math, where `<<a op b=c>>` marks each calculation.
 
     A step is a line. The first line with a wrong calculation is the first wrong step; a solution without one that
     ends right has none; of one that ends wrong without one it is not known where, and it is left out.
+
+    Their models had a calculator, so few calculations are wrong. By `reference` the first wrong step of a solution that
+    ends wrong is also the first one with a result that no right solution of the question has, the published one or
+    another model's; where every result is known there, the solution is left out.
+
+    Args:
+        path: the file.
+        by: how wrong steps are found.
 
     Raises:
         LabelError: the file cannot be read, or is none of these.
@@ -137,11 +146,20 @@ def read_solutions(path: Path) -> Iterator[StepwiseExample]:
     for number, row in enumerate(_rows(path), 1):
         if not isinstance(row, dict) or "question" not in row:
             raise LabelError(f"{path}, row {number}: no question", hint="give example_model_solutions.jsonl")
-        for generator, value in row.items():
-            if not isinstance(value, dict):
-                continue
+        solutions = {name: value for name, value in row.items() if isinstance(value, dict)}
+        right = [value["solution"] for value in solutions.values() if value["is_correct"]]
+        known = _results("\n".join([row.get("ground_truth", ""), *right]))
+        for generator, value in solutions.items():
             lines = [line for line in value["solution"].splitlines() if line.strip()]
-            wrong = next((place for place, line in enumerate(lines) if _miscalculates(line)), -1)
+            astray = by == "reference" and not value["is_correct"]
+            wrong = next(
+                (
+                    place
+                    for place, line in enumerate(lines)
+                    if _miscalculates(line) or (astray and not _results(line) <= known)
+                ),
+                -1,
+            )
             if lines and (wrong >= 0 or value["is_correct"]):
                 yield StepwiseExample(
                     id=f"gsm8k-{number}-{generator}",
@@ -155,6 +173,15 @@ def read_solutions(path: Path) -> Iterator[StepwiseExample]:
 
 def _miscalculates(line: str) -> bool:
     return any(not equation.holds for marked in _MARKED.findall(line) for equation in equations(marked))
+
+
+def _results(text: str) -> set[float]:
+    """What calculations are said to come to, as far as four places."""
+    found = set()
+    for marked in _MARKED.findall(text):
+        with contextlib.suppress(ValueError):
+            found.add(round(float(marked.rpartition("=")[2].replace(",", "").strip(" $%")), 4))
+    return found
 
 
 def _rows(path: Path) -> Iterator[Any]:

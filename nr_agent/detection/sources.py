@@ -11,7 +11,9 @@ from nr_agent.detection.traces import Traced
 from nr_agent.episode import Record
 from nr_agent.events import Level
 
-LabelSource = Literal["equations", "repetition", "trial_answers", "judge", "rollouts", "processbench", "calculator"]
+LabelSource = Literal[
+    "equations", "repetition", "trial_answers", "judge", "rollouts", "processbench", "calculator", "reference"
+]
 SOURCES: tuple[LabelSource, ...] = get_args(LabelSource)
 
 LIMITS: dict[LabelSource, str] = {
@@ -24,6 +26,8 @@ LIMITS: dict[LabelSource, str] = {
     "processbench": "the first wrong step only, found by people, in other models' text: what comes after is unknown",
     "calculator": "sees wrong results of marked calculations, and whole solutions that end right; a right result by "
     "wrong reasoning passes",
+    "reference": "the first result that no right solution of the problem has; a way of one's own counts from its first "
+    "step on, and a right result by wrong reasoning passes",
 }
 """What each source cannot tell."""
 

@@ -139,6 +139,25 @@ def test_published_solutions_of_other_models_are_labelled_by_their_marked_calcul
     assert not any(marked.search(step) for example in examples for step in example.steps)
 
 
+def test_a_solution_goes_wrong_at_the_first_result_that_no_right_one_has(tmp_path):
+    def said(*lines, right):
+        return {"is_correct": right, "solution": "\n".join(lines)}
+
+    row = {
+        "question": "A third of 200, less 4 * 2?",
+        "ground_truth": "200 / 3 = <<200/3=66.67>>66.67\n4 * 2 = <<4*2=8>>8\nA: 58.67",
+        "a": said("<<4*2=8>>8", "<<200/3=66.66666666666667>>66.67", "<<66.67-8=58.67>>58.67", right=True),
+        "b": said("I begin.", "<<4*2=8.0>>8", "<<200-8=192>>192", "<<192/3=64>>64", right=False),
+        "c": said("<<4*2=8>>8", right=False),  # where it goes wrong nobody knows
+        "d": said("<<4*2=9>>9", "<<200/3=66.67>>66.67", right=True),
+    }
+    (tmp_path / "solutions.jsonl").write_text(json.dumps(row))
+    by_reference = read_solutions(tmp_path / "solutions.jsonl", by="reference")
+    assert {example.generator: example.label for example in by_reference} == {"a": -1, "b": 2, "d": 0}
+    by_calculator = read_solutions(tmp_path / "solutions.jsonl")
+    assert {example.generator: example.label for example in by_calculator} == {"a": -1, "d": 0}
+
+
 def test_a_detector_reads_errors_in_text_that_it_did_not_write(engine):
     detector = load_detector("nano", engine)
     sound = [StepwiseExample(id="s", problem="What is 12+35?", steps=["12+35=47"], label=-1)] * 2
