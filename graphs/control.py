@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nr_agent.actions import Action, Branch, Continue, Recheck, Stop
+from nr_agent.actions import Action, Continue, Stop
 from nr_agent.episode import StopReason
 from nr_agent.events import FailureEvent
 from nr_agent.graphs.budget import Budget
 from nr_agent.graphs.parts import Parts
 from nr_agent.policies import Decision, PolicyContext
+from nr_agent.policies.remedies import least_tokens
 
 NODES = {"continue": "think", "recheck": "recheck", "branch": "branch", "stop": "stop", "ask_human": "ask_human"}
 """The node for each type of action."""
@@ -20,9 +21,6 @@ RESERVED_SUPERSTEPS = 4
 
 _EXTRA_SUPERSTEPS = {"recheck": 1, "branch": 3, "ask_human": 4}
 """A branch takes three supersteps: forking, exploring, choosing. A person may ask for one."""
-
-_LEAST_TOKENS = 16
-"""A step that is begun anew gets as many tokens at least, or it stays as it is."""
 
 
 class Control:
@@ -89,15 +87,8 @@ class Control:
 
     def _affordable(self, action: Action, state: Mapping[str, Any]) -> bool:
         """Whether budget and context have room for what a remedy inserts and a step behind it, in each fork."""
-        forks = 1
-        if isinstance(action, Recheck):
-            inserted = self.parts.remedies.recheck(boundary=False, rollback=action.rollback)
-        elif isinstance(action, Branch):
-            inserted, forks = self.parts.remedies.branch(boundary=False), action.width
-        else:
-            return True
         left = Budget.model_validate(state["budget"]).max_tokens - int(state["counters"]["tokens"])
-        return min(left // forks, self.room(state)) >= len(inserted) + _LEAST_TOKENS
+        return min(left, self.room(state)) >= least_tokens(action)
 
     def _decide(self, state: Mapping[str, Any]) -> Decision:
         if not self.parts.control or not state["events"]:

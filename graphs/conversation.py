@@ -20,8 +20,8 @@ from nr_agent.errors import ProblemError
 _ROLES = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool"}
 _SPOKEN = ("text", "reasoning", "thinking", "tool_call", "tool_use", "invalid_tool_call", "non_standard")
 """Kinds of content that a message may have: text is read, what a model thought or called is not text."""
-_MEDIA = ("image", "audio", "input_audio", "video", "file", "document", "media")
-"""How kinds of content begin that a model may have made for people, and that cannot be read here."""
+_MEDIA = ("image", "input_image", "audio", "input_audio", "video", "file", "document", "media")
+"""Kinds of content that a model may have made for people, and that cannot be read here."""
 
 
 def find_problem(messages: Sequence[BaseMessage]) -> str:
@@ -76,7 +76,8 @@ def read_text(message: BaseMessage) -> str:
     for block in message.content if isinstance(message.content, list) else ():
         kind = "text" if isinstance(block, str) else str(block.get("type"))
         # Every provider has kinds of its own for what a model thought, called or refused.
-        known = not kind.startswith(_MEDIA) if isinstance(message, AIMessage) else kind in _SPOKEN
+        media = kind in _MEDIA or kind.endswith(("_url", "_file"))
+        known = not media if isinstance(message, AIMessage) else kind in _SPOKEN
         if not known:
             raise ProblemError(
                 f"a message of type {message.type!r} holds a block of type {kind!r}, and this model reads text only",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from typing import Any
 
@@ -11,6 +12,7 @@ from langgraph.graph.state import CompiledStateGraph
 
 from nr_agent.errors import ConfigurationError
 from nr_agent.graphs.ready import RECURSION_LIMIT, Reasoner
+from nr_agent.graphs.reasoner import parts_of
 from nr_agent.graphs.state import ReasoningReport
 
 DESCRIPTION = (
@@ -42,10 +44,10 @@ def as_tool(reasoner: Reasoner, name: str = "solve_hard_problem", description: s
         )
 
     def solve(question: str, config: RunnableConfig) -> tuple[str, ReasoningReport]:
-        return _result(reasoner.invoke(_input(question), _own_limit(config)))
+        return _result(reasoner, reasoner.invoke(_input(question), _own_limit(config)))
 
     async def asolve(question: str, config: RunnableConfig) -> tuple[str, ReasoningReport]:
-        return _result(await reasoner.ainvoke(_input(question), _own_limit(config)))
+        return _result(reasoner, await reasoner.ainvoke(_input(question), _own_limit(config)))
 
     return StructuredTool.from_function(
         func=solve, coroutine=asolve, name=name, description=description, response_format="content_and_artifact"
@@ -67,8 +69,12 @@ def _own_limit(config: RunnableConfig) -> RunnableConfig:
     return {**config, "configurable": known, "recursion_limit": RECURSION_LIMIT}
 
 
-def _result(state: dict[str, Any]) -> tuple[str, ReasoningReport]:
-    if state.get("__interrupt__") or "reasoning" not in state:
+def _result(reasoner: Reasoner, state: dict[str, Any]) -> tuple[str, ReasoningReport]:
+    asked = state.get("__interrupt__") or ()
+    if asked or "reasoning" not in state:
+        for question in asked:
+            with contextlib.suppress(ConfigurationError):  # a graph around the reasoner, which has its own thread
+                parts_of(reasoner).leave(question.value["episode_id"])
         raise ConfigurationError(
             "the reasoner has a question for a person, and whoever called this tool cannot ask",
             hint="call it in a node of a graph with a checkpointer, or use policies that ask nobody",

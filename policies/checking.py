@@ -46,7 +46,8 @@ def read_pack(path: Path) -> tuple[PackFile | None, list[Fault]]:
         # A bare `on:` is a boolean in YAML 1.1; here it is the key that it looks like.
         root = yaml.compose(text, Loader=_PackLoader)
         content = yaml.load(text, Loader=_PackLoader)  # noqa: S506 - a SafeLoader
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:  # `!!timestamp` and `!!int` may fail so
+    # What stands behind `!!timestamp`, `!!int` or `!!bool` may fail in any way.
+    except (OSError, ValueError, AttributeError, LookupError, yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         return None, [
             Fault(mark.line + 1 if mark else None, "", f"it cannot be read: {error}", "give a YAML file in UTF-8")

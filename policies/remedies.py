@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from nr_agent.actions import Action, Branch, Recheck
 from nr_agent.engine.protocol import TextCodec
 from nr_agent.errors import ConfigurationError
 from nr_agent.tokens import BRANCH, CLOSING_SENTENCE, CORRECTION_TOKENS, END_THINK, IN_DETAIL, RECHECK, REDO, STEP_END
@@ -14,6 +15,15 @@ Mode = Literal["token", "prompted"]
 RECHECK_WORDS: Final = "Wait, let me redo that: "
 CAREFUL_WORDS: Final = "Let me take this step carefully: "
 BRANCH_WORDS: Final = "Let me try another way.\n\n"
+
+_LEAST_TOKENS: Final = 64
+
+
+def least_tokens(action: Action) -> int:
+    """Tokens without which an action is not begun: for what a remedy inserts and a step behind it, in each fork."""
+    if isinstance(action, Branch):
+        return _LEAST_TOKENS * action.width
+    return _LEAST_TOKENS if isinstance(action, Recheck) else 0
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from nr_agent.errors import PolicyError
 from nr_agent.events import AnyFailureEvent
 from nr_agent.policies.composition import Policies
 from nr_agent.policies.protocol import PolicyContext
+from nr_agent.policies.remedies import least_tokens
 from nr_agent.tokens import STEP_END
 
 _BUDGETS: Final = ("token_budget", "step_budget", "time_budget", "context")
@@ -95,7 +96,8 @@ def replay(episode: Episode, policies: Policies) -> Replay:
         decision = policies.decide([walk.context(event, step) for event in events])
         done = walk.interventions_on(events)
         was, now = _recorded(done), describe(decision.action)
-        if not done and not isinstance(decision.action, Stop) and walk.ended_by_budget(step):
+        out_of_tokens = walk.tokens_left < least_tokens(decision.action)
+        if not done and not isinstance(decision.action, Stop) and (out_of_tokens or walk.ended_by_budget(step)):
             now = "continue"  # there was no room left to carry anything else out
         exact = same_alarms(episode, policies) and not any(point.changed for point in points)
         points.append(Point(step.index, events, was, now, decision.policy, exact, walk.tokens_behind(step)))
@@ -160,7 +162,6 @@ class _Walk:
 
     def context(self, event: AnyFailureEvent, step: Step) -> PolicyContext:
         """What a policy sees."""
-        budget: Mapping[str, Any] = self.episode.settings.get("budget", {})
         forks = {one.index for fork in self._fork_of(step) for one in self._candidates(fork)}
         return PolicyContext(
             event=event,
@@ -170,7 +171,7 @@ class _Walk:
             last_intervention=self.last_kind,
             interventions=dict(self.interventions),
             tokens_used=self.tokens,
-            tokens_left=max(0, int(budget.get("max_tokens", 0)) - self.tokens),
+            tokens_left=self.tokens_left,
             events=tuple(one for one in self.episode.events if one.step <= step.index or one.step in forks),
             domain=self.episode.problem.domain,
             answer_stated=any(states_answer(one.text) for one in self.line),
@@ -178,6 +179,12 @@ class _Walk:
             before="".join(one.text for one in self.line if one.index < step.index),
             metadata=self.episode.problem.metadata,
         )
+
+    @property
+    def tokens_left(self) -> int:
+        """Of the budget."""
+        budget: Mapping[str, Any] = self.episode.settings.get("budget", {})
+        return max(0, int(budget.get("max_tokens", 0)) - self.tokens)
 
     def interventions_on(self, events: Sequence[AnyFailureEvent]) -> list[Intervention]:
         """What was done about events."""
