@@ -101,7 +101,8 @@ def test(
     """Replay stored episodes under a pack and show what it would have decided differently.
 
     What is behind an episode's first difference is marked with ~: there the thinking would have gone another way. So is
-    all of an episode that was recorded with other alarms. A policy that does something when it is asked (runs tests, say) does it here as well.
+    all of an episode that was recorded with other alarms. A policy that does something when it is asked (runs tests,
+    say) does it here as well.
     """
     from nr_agent.episode import NOT_KEPT  # noqa: PLC0415 - keeps --help quick
     from nr_agent.policies import load_policies, replay  # noqa: PLC0415 - keeps --help quick

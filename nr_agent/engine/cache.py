@@ -78,6 +78,13 @@ class SlotCache(Cache):
                 tensor[target, :, :length] = tensor[source, :, :length]
 
     @torch.inference_mode()
+    def clear(self, slot: int) -> None:
+        """Forget what a slot holds."""
+        for tensor in (*self.keys, *self.values):
+            if tensor is not None:
+                tensor[slot] = 0
+
+    @torch.inference_mode()
     def exchange(self, one: int, other: int, length: int) -> None:
         """Let the first `length` positions of two slots change places."""
         self._make_room(max(one, other) + 1, length)

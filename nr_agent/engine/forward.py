@@ -56,7 +56,7 @@ class Runner:
         self._keeps = "logits_to_keep" in accepted
         # Where the last layers are on another device, so must be what says which of their outputs are kept.
         head = model.get_output_embeddings()
-        self._picks = head is None or head.weight.device in (self.device, torch.device("meta"))
+        self.picks = self._keeps and (head is None or head.weight.device in (self.device, torch.device("meta")))
         self.positions = _positions(self.config)
         self._cache = "cache" if "cache" in accepted else "past_key_values"  # before transformers 5.24
         if "position_ids" not in accepted:
@@ -96,10 +96,10 @@ class Runner:
         self.cache.begin(list(slots), positions, view)
         wanted = range(len(rows)) if wanted is None else wanted
         last = [len(rows[row]) - 1 for row in wanted]
-        kept = sorted(set(last)) if self._keeps and self._picks else list(range(min(last), longest))
+        kept = sorted(set(last)) if self.picks else list(range(min(last), longest))
         extra: dict[str, Any] = {self._cache: self.cache}
         if self._keeps:
-            extra["logits_to_keep"] = torch.tensor(kept, device=self.device) if self._picks else len(kept)
+            extra["logits_to_keep"] = torch.tensor(kept, device=self.device) if self.picks else len(kept)
         else:
             kept = list(range(longest))
         # Made before the pass: to copy them behind it would wait for it.

@@ -29,16 +29,18 @@ def takes_tools(template: str) -> bool:
 
 
 def control_tokens(tokenizer: Any) -> dict[str, int]:
-    """The added tokens that plain text does not become: those that mean something to the model, and their ids.
+    """The added tokens that mean something to the model, and their ids: special ones, and what text does not become.
 
     Some tokenizers add what is plain text all the same: Gemma's has line breaks and HTML tags among its added tokens.
     """
+    special = {identifier for identifier, token in tokenizer.added_tokens_decoder.items() if token.special}
     found = {}
     for token, identifier in tokenizer.get_added_vocab().items():
-        try:
-            encode_marked_chat(tokenizer, mark_control_tokens(token, re.compile(re.escape(token))))
-        except ValueError:
-            continue
+        if identifier not in special:
+            try:
+                encode_marked_chat(tokenizer, mark_control_tokens(token, re.compile(re.escape(token))))
+            except ValueError:
+                continue
         found[token] = identifier
     return found
 

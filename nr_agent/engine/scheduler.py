@@ -240,7 +240,8 @@ class Scheduler:
 
     def _halved(self, jobs: list[Job], sizes: Mapping[Job, int]) -> list[list[Job]]:
         """Rows by length, in groups whose logits are not too many: each row has those of every other row's end, too."""
-        logits = len(jobs) * len({sizes[job] for job in jobs}) * self.runner.vocabulary
+        ends = {sizes[job] for job in jobs}
+        logits = len(jobs) * (len(ends) if self.runner.picks else max(ends)) * self.runner.vocabulary
         if logits <= _MOST_LOGITS or len(jobs) == 1:
             return [jobs]
         middle = len(jobs) // 2
@@ -311,6 +312,10 @@ class Scheduler:
             if math.isnan(logprob):
                 place = len(job.state.ids)
                 self._fail(EngineError(f"the model computed no numbers at position {place}", hint=_NO_NUMBERS), [job])
+                # A mask does not keep them out of what others see behind their own tokens.
+                if job.state.slot is not None:
+                    self.runner.cache.clear(job.state.slot)
+                job.state.cached = 0
                 continue
             job.state.ids.append(int(token))
             job.logprobs.append(logprob)

@@ -11,6 +11,7 @@ from typing import Any
 
 from nr_agent.episode import NOT_KEPT, Episode, Intervention, Problem, Step
 from nr_agent.events import FailureEvent
+from nr_agent.store.cleaning import clean_json
 
 Redactor = Callable[[str], str]
 """Gives a text back without what must not be kept. It sees every text of an episode, one at a time."""
@@ -53,10 +54,10 @@ class Privacy:
             task=problem.task,
             # A seed says which problem it was.
             seed=problem.seed if self.keep_text else None,
-            metadata=self.values(problem.metadata) if self.keep_text else {},
+            metadata=self.values(clean_json(problem.metadata)) if self.keep_text else {},
         )
         change = {"problem": own, "answer": self.optional(episode.answer), "error": self.optional(episode.error)}
-        return episode.model_copy(update=change | {"settings": self.values(episode.settings)})
+        return episode.model_copy(update=change | {"settings": self.values(clean_json(episode.settings))})
 
     def record(self, record: Step | FailureEvent | Intervention) -> Step | FailureEvent | Intervention:
         """A record as it is kept."""

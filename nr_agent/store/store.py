@@ -103,7 +103,7 @@ class EpisodeStore(Notes):
         self._live = Live(most=_REMEMBERED if self._privacy.keeps_everything else None)
         self._run = {
             name: value
-            for name, value in payload(this_run(run, self._privacy.values(config))).items()
+            for name, value in payload(this_run(run, self._privacy.values(clean_json(config)))).items()
             if name != "episodes"
         }
         self._location = settings.store_url if url is None else url

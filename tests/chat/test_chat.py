@@ -10,12 +10,21 @@ import threading
 
 import pytest
 from chat_helpers import tool_engine
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage, message_chunk_to_message
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    HumanMessage,
+    HumanMessageChunk,
+    SystemMessage,
+    ToolMessage,
+    message_chunk_to_message,
+)
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from nr_agent import Budget, ChatNeuReasoner, EpisodeStore, create_reasoner
 from nr_agent.errors import ConfigurationError, ProblemError, ToolsUnsupportedError
 from nr_agent.graphs.conversation import to_template
+from nr_agent.graphs.reasoner import parts_of
 from nr_agent.graphs.replies import read_reply
 from nr_agent.policies import AskHumanPolicy, RecheckPolicy
 from nr_agent.testing import ScriptedDetector, ScriptedEngine
@@ -61,6 +70,29 @@ def plain(message):
 @pytest.fixture
 def chat(nano, nano_detector):
     return ChatNeuReasoner(engine=nano, detector=nano_detector)
+
+
+class Loaded(ScriptedEngine):
+    """Counts how often it is shut down."""
+
+    shutdowns = 0
+
+    def shutdown(self):
+        self.shutdowns += 1
+        super().shutdown()
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """The engines that are loaded by name, in order; no weights are."""
+    engines = []
+
+    def load(name):
+        engines.append(Loaded(["slip", "b"], name=name))
+        return engines[-1]
+
+    monkeypatch.setattr("nr_agent.models.registry.load_engine", load)
+    return engines
 
 
 @pytest.mark.parametrize("seed", [0, 3])
@@ -142,6 +174,30 @@ def test_max_tokens_bounds_thinking_and_answer_together(chat):
         assert message.usage_metadata["output_tokens"] <= most and message.content
 
 
+def thought(store, message):
+    """Tokens of a message's thinking."""
+    steps = store.get(message.response_metadata["nr_agent"]["episode_id"]).steps
+    return sum(len(step.ids) for step in steps if step.kind == "think")
+
+
+def test_max_tokens_do_not_lift_the_budget_of_a_reasoner():
+    store = EpisodeStore.in_memory()
+    engine = ScriptedEngine(lambda text: "round and round", answer="It is 4.")
+    budget = Budget(max_tokens=100, max_answer_tokens=16)
+    reasoner = create_reasoner(engine, store=store, budget=budget)
+    for most in (None, 400):
+        message = ChatNeuReasoner(reasoner=reasoner, max_tokens=most).invoke("2+2?")
+        assert thought(store, message) == 100 and message.content == "It is 4."
+
+
+def test_max_tokens_are_the_budget_of_a_model_without_a_reasoner():
+    store = EpisodeStore.in_memory()
+    chat = ChatNeuReasoner(engine=ScriptedEngine(lambda text: "round and round"), store=store)
+    usual, more = chat.invoke("2+2?"), chat.invoke("2+2?", max_tokens=2000)
+    assert thought(store, usual) == Budget().max_tokens < thought(store, more)
+    assert more.usage_metadata["output_tokens"] <= 2000
+
+
 def test_conversation_of_several_turns_and_results_of_tools_is_read(chat):
     messages = [
         SystemMessage("You are short."),
@@ -153,6 +209,31 @@ def test_conversation_of_several_turns_and_results_of_tools_is_read(chat):
     prompt = chat._parts().engine.codec.decode(chat._parts().engine.codec.render(to_template(messages)))
     assert "You are short." in prompt and "42" in prompt and "secret thought" not in prompt
     assert chat.get_num_tokens_from_messages(messages) == chat.invoke(messages).usage_metadata["input_tokens"]
+
+
+@pytest.mark.parametrize("kind", ["function_call", "refusal", "redacted_thinking", "server_tool_call"])
+def test_what_another_model_thought_called_or_refused_is_left_out(kind):
+    block = {"type": kind, "data": "secret"}
+    asked, said = HumanMessage("2+2?"), AIMessage([block, {"type": "text", "text": "four"}])
+    assert to_template([asked, said])[1:] == [{"role": "assistant", "content": "four"}]
+    assert len(to_template([asked, AIMessage([block])])) == 1  # nothing was said
+    # In what people and tools say it would be lost.
+    for message in (HumanMessage([block]), ToolMessage([block], tool_call_id="1")):
+        with pytest.raises(ProblemError, match=f"{kind!r}, and this model reads text only"):
+            to_template([asked, message])
+
+
+@pytest.mark.parametrize("kind", ["image", "image_url", "input_audio", "file"])
+def test_what_another_model_made_for_people_is_refused(kind):
+    with pytest.raises(ProblemError, match=f"{kind!r}, and this model reads text only"):
+        to_template([HumanMessage("2+2?"), AIMessage([{"type": "text", "text": "four"}, {"type": kind}])])
+
+
+def test_a_message_that_was_streamed_is_read_as_what_it_has_become():
+    asked, chat = [HumanMessage("2+2?"), AIMessage("four")], watched(["a"])
+    streamed = [HumanMessageChunk("2+2?"), AIMessageChunk("fo") + AIMessageChunk("ur")]
+    assert to_template([asked[0], streamed[1]]) == to_template(streamed) == to_template(asked)
+    assert chat.get_num_tokens_from_messages(streamed) == chat.get_num_tokens_from_messages(asked)
 
 
 def test_a_tool_is_called_its_result_read_and_then_there_is_an_answer():
@@ -298,6 +379,44 @@ def test_a_reasoner_of_ones_own_is_taken_with_all_that_it_has():
     facts = message.response_metadata["nr_agent"]
     assert store.get(facts["episode_id"]).status == "completed"
     assert facts["interventions"][0]["rolled_back"] > 0
+
+
+def test_a_copy_writes_where_it_is_told_and_thinks_with_the_same_engine(loaded):
+    stores = [EpisodeStore.in_memory(), EpisodeStore.in_memory()]
+    chat = ChatNeuReasoner(model="scripted", store=stores[0])
+    chat.invoke("q")
+    copied = chat.model_copy(update={"store": stores[1]})
+    copied.invoke("q")
+    assert [len(list(store.find())) for store in stores] == [1, 1] and len(loaded) == 1
+    copied.close()
+    assert loaded[0].shutdowns == 0  # it is not the copy's
+    chat.invoke("q")
+    assert [len(list(store.find())) for store in stores] == [2, 1] and len(loaded) == 1
+    chat.close()
+    assert loaded[0].shutdowns == 1
+
+
+def test_a_copy_that_loads_another_model_shuts_down_only_that(loaded):
+    chat = ChatNeuReasoner(model="first", policies={})
+    chat.invoke("q")
+    copied = chat.model_copy(update={"model": "second"})
+    assert copied.invoke("q").response_metadata["model_name"] == "second"
+    copied.close()
+    assert [(engine.name, engine.shutdowns) for engine in loaded] == [("first", 0), ("second", 1)]
+    assert chat.invoke("q").response_metadata["model_name"] == "first" and len(loaded) == 2
+
+
+def test_what_is_assigned_later_takes_effect_and_loads_no_engine_anew(loaded):
+    chat = ChatNeuReasoner(model="scripted", detector=ScriptedDetector(scores), policies={})
+    made = chat._reasoner()
+    assert chat.invoke("q").response_metadata["nr_agent"]["interventions"] == []
+    assert chat._reasoner() is made
+    chat.policies = {"intra_step": RecheckPolicy()}
+    (done,) = chat.invoke("q").response_metadata["nr_agent"]["interventions"]
+    assert done["kind"] == "recheck" and chat._reasoner() is not made
+    assert parts_of(chat._reasoner()).engine is parts_of(made).engine is loaded[0] and len(loaded) == 1
+    chat.close()
+    assert loaded[0].shutdowns == 1
 
 
 def test_many_at_once_do_not_mix():

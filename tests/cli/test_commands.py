@@ -176,6 +176,14 @@ def test_doctor_names_what_is_broken_and_looks_at_the_rest(run, tmp_path):
     assert "choose another" in findings["store"]["detail"]
 
 
+def test_doctor_tells_of_a_setting_without_sense_beside_all_the_rest(run):
+    done = run("doctor", "--json", NR_AGENT_KEEP_TEXT="perhaps")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    findings = {finding["what"]: finding for finding in json.loads(done.stdout)}
+    assert findings["settings"]["state"] == "fail" and "NR_AGENT_KEEP_TEXT" in findings["settings"]["detail"]
+    assert findings["python"]["state"] == findings["sqlite"]["state"] == "ok" and {"device", "store"} <= set(findings)
+
+
 def test_doctor_warns_of_a_missing_detector_and_fails_on_a_foreign_one(run, tiny, tmp_path):
     done = run("doctor", "--model", str(tiny))
     assert done.returncode == 0, done.stdout

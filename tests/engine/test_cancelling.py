@@ -1,7 +1,9 @@
 """Whoever leaves a run stops its rows: the engine decodes at most a few tokens that nobody will see."""
 
 import asyncio
+import threading
 import time
+from concurrent.futures import wait
 from contextlib import aclosing, contextmanager
 
 import pytest
@@ -157,6 +159,43 @@ def test_breaking_out_of_a_stream_stops_its_row(engine, passes, store):
             assert part["type"] == "nr.open"
             marks.append(passes.count)
             break
+
+
+def cancelled(engine, ref, future):
+    assert future.cancel()
+
+
+def closed(engine, ref, future):
+    engine.close(ref)
+
+
+def shut_down(engine, ref, future):
+    engine.shutdown()
+
+
+@pytest.mark.parametrize("leave", [cancelled, closed, shut_down])
+def test_whoever_waits_for_several_steps_is_told_of_one_that_is_given_up(engine, passes, leave):
+    """`wait` and `as_completed` wait for more than `cancel` says."""
+    begun = threading.Event()
+    passes.at[3] = begun.set
+    ref = engine.open([30, 31, 32])
+    future = engine.submit(ExtendRequest(ref, StopSpec(max_new=400), GREEDY))
+    assert begun.wait(PATIENCE)
+    leave(engine, ref, future)
+    done, _ = wait([future], timeout=PATIENCE)
+    assert done == {future}
+    assert future.cancelled()
+
+
+@pytest.mark.parametrize("leave", [cancelled, closed])
+def test_whoever_waits_for_several_steps_is_told_of_one_that_never_began(engine, leave):
+    ref = engine.open([30, 31, 32])
+    with engine.quiet():
+        future = engine.submit(ExtendRequest(ref, StopSpec(max_new=400), GREEDY))
+        leave(engine, ref, future)
+    done, _ = wait([future], timeout=PATIENCE)
+    assert done == {future}
+    assert future.cancelled()
 
 
 def test_a_step_of_the_engine_s_own_stops_when_its_task_is_cancelled(engine, passes):

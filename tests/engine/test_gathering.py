@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import wait
 
 import pytest
 
@@ -74,3 +75,4 @@ def test_an_engine_can_be_shut_down_while_a_step_waits(slow):
     future = slow.submit(_request(ref))
     slow.shutdown()
     assert future.cancelled()
+    assert wait([future], timeout=PATIENCE).done == {future}

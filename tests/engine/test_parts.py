@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_families import REFUSED, build
+from tiny_families import FAMILIES, REFUSED, build
 
 from nr_agent.engine.cache import SlotCache, attention_mask
 from nr_agent.engine.forward import Runner
@@ -63,6 +63,28 @@ def drawn_by_sorting(logits, how, key):
     return int(kept[min(int(torch.searchsorted(total, uniform(*key) * total[-1], right=True)), len(kept) - 1)])
 
 
+@pytest.mark.parametrize("vocabulary", [40, 1000])
+@pytest.mark.parametrize(
+    "how",
+    [
+        Sampling(temperature=0),
+        Sampling(temperature=1.0, top_p=1.0),
+        Sampling(temperature=1.0, top_p=0.5),
+        Sampling(temperature=0.6, top_p=1.0, top_k=5),
+    ],
+)
+def test_a_row_of_no_numbers_gives_some_token_of_the_vocabulary_and_leaves_the_others_alone(vocabulary, how):
+    """Whoever looks its probability up must find one, be it NaN."""
+    logits = torch.randn(3, vocabulary, generator=torch.Generator().manual_seed(4))
+    keys = [(row, 7) for row in range(3)]
+    sound = draw(logits, [how] * 3, keys)
+    logits[1] = torch.nan
+    drawn = draw(logits, [how] * 3, keys)
+    assert 0 <= int(drawn[1]) < vocabulary
+    assert drawn[[0, 2]].tolist() == sound[[0, 2]].tolist()
+    assert confidence(logits, drawn)[0].isnan().tolist() == [False, True, False]
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_piece_that_is_avoided_is_not_completed(temperature):
     logits = torch.tensor([[3.0, 2.0, 1.0]]).repeat(4, 1)
@@ -114,6 +136,17 @@ def test_masks_see_the_past_and_no_further_back_than_the_window():
     assert attention_mask(positions, 7, window=3)[0, 0].int().tolist() == [[0, 0, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1, 0]]
     additive = attention_mask(positions, 7, additive=torch.float32)
     assert torch.equal(additive == 0, attention_mask(positions, 7))
+
+
+def test_outputs_that_are_kept_by_their_number_are_those_that_are_kept_by_their_place():
+    """By their number they are where the last layers are on another device than the ids."""
+    runner = Runner(build("qwen3", 100, **FAMILIES["qwen3"]))
+    rows, found = [[1, 2, 3, 4, 5, 6], [7, 8], [9, 10, 11]], []
+    for picks in (True, False):
+        runner.picks = picks
+        found.append(runner.run([0, 1, 2], [0, 0, 0], rows, [0, 2]))
+    assert found[0].shape == (2, 100)
+    torch.testing.assert_close(*found, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("family", REFUSED)

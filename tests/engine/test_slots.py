@@ -85,6 +85,30 @@ def test_rows_that_others_left_are_read_where_they_lie_and_come_to_the_same(engi
     _close(engine, together)
 
 
+@pytest.mark.parametrize(
+    ("most", "passed"), [(4, [(3, 3), (3, 8), (3, 13), (3, 18)]), (12, [(6, 8), (6, 18)])], ids=["alike", "two lengths"]
+)
+def test_prompts_with_too_many_logits_for_a_pass_are_taken_in_by_several(engine, passes, monkeypatch, most, passed):
+    """Each row has the logits of every other row's end, too: what is alike goes together."""
+    prompts = [[40 + number] * (3 + 5 * (number % 4)) for number in range(12)]
+
+    def think():
+        passes.clear()
+        refs = [engine.open(prompt, seed=number) for number, prompt in enumerate(prompts)]
+        segments = _steps(engine, refs, [6] * 12)
+        _close(engine, refs)
+        return segments, [(rows, tokens) for rows, tokens, _ in passes if tokens > 1]
+
+    whole, together = think()
+    monkeypatch.setattr(scheduler, "_MOST_LOGITS", most * engine.runner.vocabulary)
+    parts, apart = think()
+    assert together == [(12, 18)]
+    assert apart == passed
+    for one, other in zip(whole, parts, strict=True):
+        assert other.ids == one.ids
+        torch.testing.assert_close(other.readings.values, one.readings.values, atol=1e-4, rtol=1e-4)
+
+
 def _step_by_step(engine, prompts, *, steps, new):
     """Think in several sequences at once; whose step ends asks for the next one before the next pass.
 
@@ -191,6 +215,46 @@ def test_memory_that_ends_while_the_arena_grows_leaves_it_usable(short_of_memory
     write([0, 1], 4)  # what fits into it goes on
     write([0, 1], 6)  # and what does not, once there is room
     assert {tensor.shape[2] for tensor in (*cache.keys, *cache.values)} == {8}
+
+
+def test_a_fork_that_finds_no_memory_leaves_no_child_behind(make_engine, short_of_memory):
+    loaded = make_engine("qwen3")
+    refs = [loaded.open([40 + number, 41, 42], seed=number) for number in range(4)]
+    refs = [segment.ref for segment in _steps(loaded, refs, [4] * 4)]
+    known = set(loaded._sequences.states)
+    short_of_memory()
+    with pytest.raises(torch.OutOfMemoryError):  # the child would be the fifth, and the arena has four slots
+        loaded.fork(refs[0])
+    assert set(loaded._sequences.states) == known
+    parent, child = _steps(loaded, [refs[0], loaded.fork(refs[0])], [5, 5])
+    alone = loaded.extend(loaded.open([40, 41, 42], seed=0), stop=StopSpec(max_new=9), sampling=WARM)
+    assert parent.ids == child.ids == alone.ids[4:]
+
+
+def test_sequences_that_changed_places_by_half_are_computed_again(monkeypatch):
+    cache = SlotCache(2, slots=16, capacity=4)
+    cache.begin([0], torch.zeros(1, 1, dtype=torch.long), 1)
+    for layer in range(2):
+        cache.update(*2 * [torch.ones(1, 1, 1, 2)], layer)
+    sequences = Sequences(16, cache)
+    stays, rests, moves = (SequenceState([1, 2, 3], 0, cached=2, slot=slot) for slot in (0, 1, 9))
+    sequences.states |= {"1": stays, "2": rests, "3": moves}
+    clone, cloned = torch.Tensor.clone, []
+
+    def out_of_memory(tensor, **options):
+        cloned.append(tensor.shape)
+        if len(cloned) == 2:
+            raise torch.OutOfMemoryError("no room")
+        return clone(tensor, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "clone", out_of_memory)
+        with pytest.raises(torch.OutOfMemoryError):
+            sequences.adjoin([stays, moves], 3)
+    assert len(cloned) == 2
+    assert [(one.slot, one.cached) for one in (stays, rests, moves)] == [(0, 2), (1, 0), (9, 0)]
+    sequences.adjoin([stays, moves], 3)  # once there is room: there is nothing to take along
+    assert [(one.slot, one.cached) for one in (stays, rests, moves)] == [(0, 2), (9, 0), (1, 0)]
 
 
 def test_an_engine_that_nobody_asks_keeps_no_thread(make_engine, monkeypatch):

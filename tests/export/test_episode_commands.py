@@ -14,6 +14,7 @@ import pytest
 from export_helpers import make_episode, rechecked, stopped
 
 from nr_agent.cli.main import app
+from nr_agent.episode import Episode, Problem
 from nr_agent.errors import ConfigurationError, ExportError, ModelError, NotFoundError, StoreError
 from nr_agent.store import EpisodeStore
 
@@ -121,6 +122,19 @@ def test_show_as_json_is_the_whole_episode(place, nr, codec):
     out, _ = nr("episodes show aa --json")
     found = json.loads(out)
     assert [step["ids"] for step in found["steps"]] == [step.ids for step in rechecked(codec).steps]
+
+
+def test_json_is_ascii_and_comes_back_as_it_was(place, nr, codec):
+    """No encoding loses a sign of it, and no terminal obeys one: U+009B begins a command."""
+    text = "\u2211 of 1 to 3\x9b31m?"
+    with EpisodeStore(place) as store:
+        store.begin(rechecked(codec, "dd-odd", problem=Problem(text=text)))
+    with EpisodeStore(place) as store:
+        whole = store.get("dd-odd")
+    shown, _ = nr("episodes show dd --json")
+    listed, _ = nr("episodes ls --limit 1 --json")
+    assert shown.isascii() and Episode.model_validate_json(shown) == whole
+    assert listed.isascii() and json.loads(listed)["problem"] == whole.problem.text == text
 
 
 def test_what_is_not_there_is_an_error_that_says_so(place, nr, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 import zipfile
 from pathlib import Path
@@ -13,8 +14,9 @@ import yaml
 from export_helpers import ANSWER, RECHECKED, RIGHT, SLIP, failure, make_episode, rechecked, remedy, stopped
 
 from nr_agent.errors import ConfigurationError
+from nr_agent.events import ChannelEvidence, Evidence
 from nr_agent.export import export, verify
-from nr_agent.export.files import read_rows
+from nr_agent.export.files import read_rows, to_line
 from nr_agent.export.forks import find_forks
 from nr_agent.export.formats import build_rows
 from nr_agent.export.rows import Refused
@@ -256,6 +258,34 @@ def test_a_log_holds_every_episode_with_its_score(codec, store, tmp_path):
     assert answer["text"] == ANSWER
     sources = [event["source"] for event in samples[0]["events"]]
     assert sources.count("nr_agent/failure") == sources.count("nr_agent/intervention") == 1
+
+
+@pytest.mark.parametrize(("form", "name"), [("atif", "train.jsonl"), ("inspect", "train.eval")])
+def test_evidence_that_is_no_number_is_null_in_strict_json(codec, store, tmp_path, form, name):
+    channel = ChannelEvidence(channel="FFN 1:2", z=math.inf, position=3)
+    evidence = Evidence(channels=[channel], features={"mean": math.nan, "std": 0.5})
+    store.begin(rechecked(codec, events=[failure(2).model_copy(update={"evidence": evidence})]))
+    export(store, tmp_path / "out", format=form)
+    path = tmp_path / "out" / name
+    if form == "inspect":
+        with zipfile.ZipFile(path) as log:
+            texts = [log.read(one).decode() for one in log.namelist()]
+    else:
+        texts = path.read_text(encoding="utf-8").splitlines()
+    for text in texts:
+        json.loads(text, parse_constant=pytest.fail)  # NaN and Infinity are no JSON
+    [row] = rows(tmp_path / "out", name)
+    results = [one for step in row.get("steps", []) for one in step.get("observation", {}).get("results", [])]
+    seen = [one["extra"] for one in results] + [event["data"] for event in row.get("events", [])]
+    [written] = [one["evidence"] for one in seen if "evidence" in one]
+    assert written["features"] == {"mean": None, "std": 0.5}
+    assert written["channels"][0]["z"] is None
+
+
+def test_a_line_is_strict_json_whatever_is_in_it():
+    assert to_line({"a": math.nan, "b": [-math.inf, 1.5], "c": {"d": (math.inf,)}}) == (
+        '{"a":null,"b":[null,1.5],"c":{"d":[null]}}\n'
+    )
 
 
 def test_inspect_reads_the_log(codec, store, tmp_path):

@@ -13,10 +13,13 @@ from langgraph.graph import START, MessagesState, StateGraph
 from nr_agent import ChatNeuReasoner
 from nr_agent.errors import BudgetExceededError
 from nr_agent.graphs import Budget, as_tool, create_reasoner
-from nr_agent.policies import Policies, load_policies
+from nr_agent.policies import BranchPolicy, EarlyStopPolicy, Policies, RecheckPolicy, load_policies
 from nr_agent.testing import ScriptedDetector, ScriptedEngine
+from nr_agent.tokens import RECHECK, THINK
 
 LOOP = "round and round"
+ANEW = {"recheck": RecheckPolicy(), "rollback": RecheckPolicy(rollback=True), "branch": BranchPolicy(width=3)}
+"""The remedies behind which a step is begun anew."""
 
 
 def endless(text: str) -> str:
@@ -40,6 +43,28 @@ def test_spent_budget_closes_the_thinking_and_answers(budget, reason, solve):
 def test_token_budget_is_kept_to_the_token(solve):
     run = solve(ScriptedEngine(endless), budget=Budget(max_tokens=40))
     assert run.report["usage"]["thinking"] == 40
+
+
+@pytest.mark.parametrize("policy", ANEW.values(), ids=ANEW)
+def test_slip_at_the_end_of_the_token_budget_is_seen_and_left_alone(policy, solve):
+    engine = ScriptedEngine([f"slip {'x' * 32}", "and on"])  # with its blank line the step has 39 tokens
+    run = solve(engine, words, policies={"intra_step": policy}, budget=Budget(max_tokens=40))
+    assert len(run.report["events"]) == 1 and run.report["interventions"] == []
+    assert run.report["usage"]["thinking"] == 40 and run.report["usage"]["discarded"] == 0
+    assert (run.report["stop_reason"], run.report["answer"]) == ("token_budget", "42")
+
+
+@pytest.mark.parametrize("policy", ANEW.values(), ids=ANEW)
+def test_no_remedy_costs_more_than_the_token_budget(policy, solve):
+    """What is inserted counts, and what is given up: of all forks together."""
+    policies = Policies({"intra_step": policy}, max_interventions=99, refractory=0)
+    done = set()
+    for most in range(40, 260, 4):
+        run = solve(ScriptedEngine(lambda text: "slip"), words, policies=policies, budget=Budget(max_tokens=most))
+        assert sum(len(step.ids) for step in run.episode.steps if step.kind == "think") == most
+        assert run.report["stop_reason"] == "token_budget"
+        done.add(bool(run.report["interventions"]))
+    assert done == {False, True}
 
 
 def test_full_context_ends_with_an_answer_inside_it(solve):
@@ -81,6 +106,26 @@ def test_any_recursion_limit_ends_with_an_answer(what, limit, store):
     report = reasoner.invoke(ask(), {"recursion_limit": limit})["reasoning"]
     assert (report["stop_reason"], report["answer"]) == ("step_budget", "42")
     assert engine.open_sequences == 0
+
+
+def test_stop_right_behind_a_recheck_ends_with_an_answer_at_any_recursion_limit(store):
+    """Both take a superstep of their own."""
+
+    def script(text):
+        thoughts = text.split(THINK)[-1]
+        if RECHECK in thoughts:
+            return "enough"
+        return "slip" if thoughts.count("\n\n") == 2 else "a"
+
+    policies = {"intra_step": RecheckPolicy(), "instance": EarlyStopPolicy()}
+    ended = set()
+    for limit in range(4, 31):
+        engine = ScriptedEngine(script)
+        reasoner = create_reasoner(engine, detector=ScriptedDetector(words), policies=policies, store=store)
+        report = reasoner.invoke(ask(), {"recursion_limit": limit})["reasoning"]
+        assert report["answer"] == "42" and engine.open_sequences == 0, limit
+        ended.add((report["stop_reason"], *(one["kind"] for one in report["interventions"])))
+    assert ended == {("step_budget",), ("early_stop", "recheck", "stop")}
 
 
 def node_of(reasoner):

@@ -15,12 +15,13 @@ import pytest
 from graphs_helpers import ask, words
 from langchain_core.messages import AnyMessage
 from langchain_core.runnables import RunnableLambda
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
-from nr_agent.graphs import ReasonerContext, create_reasoner
+from nr_agent.graphs import ReasonerContext, as_tool, create_reasoner
 from nr_agent.graphs.stream import StreamEvent
 from nr_agent.testing import ScriptedDetector, ScriptedEngine
 
@@ -99,6 +100,18 @@ def test_own_context_reaches_the_reasoner_as_a_subgraph(store):
 def test_only_messages_and_reasoning_come_out():
     output = create_reasoner(ScriptedEngine(["a"])).invoke(ask())
     assert set(output) == {"messages", "reasoning"}
+
+
+@pytest.mark.parametrize("way", ["threads", "coroutines"])
+def test_a_tool_that_is_called_outside_of_a_graph_sees_nothing_but_its_question(way, store):
+    """As its description promises, also on one thread."""
+    reasoner = create_reasoner(ScriptedEngine(["a"]), store=store, checkpointer=InMemorySaver())
+    solver, thread = as_tool(reasoner), {"configurable": {"thread_id": "1"}}
+    for question in ("2+2?", "And 3+3?"):
+        given = {"question": question}
+        found = solver.invoke(given, thread) if way == "threads" else asyncio.run(solver.ainvoke(given, thread))
+        assert found == "42"
+    assert [store.get(summary.id).settings["turns"] for summary in store.find()] == [1, 1]
 
 
 def streamed(graph, mode, way):
@@ -221,16 +234,15 @@ async def _collect(found):
     return [output async for _, output in found]
 
 
-@pytest.mark.parametrize(
-    "ways",
-    [
-        lambda reasoner, *given: reasoner.batch(*given),
-        lambda reasoner, *given: asyncio.run(reasoner.abatch(*given)),
-        lambda reasoner, *given: [output for _, output in reasoner.batch_as_completed(*given)],
-        lambda reasoner, *given: asyncio.run(_collect(reasoner.abatch_as_completed(*given))),
-    ],
-    ids=["batch", "abatch", "batch_as_completed", "abatch_as_completed"],
-)
+BATCHES = {
+    "batch": lambda reasoner, *given: reasoner.batch(*given),
+    "abatch": lambda reasoner, *given: asyncio.run(reasoner.abatch(*given)),
+    "batch_as_completed": lambda reasoner, *given: [output for _, output in reasoner.batch_as_completed(*given)],
+    "abatch_as_completed": lambda reasoner, *given: asyncio.run(_collect(reasoner.abatch_as_completed(*given))),
+}
+
+
+@pytest.mark.parametrize("ways", BATCHES.values(), ids=BATCHES)
 def test_a_batch_is_not_cut_at_langgraph_s_own_limit_and_keeps_a_caller_s(store, ways):
     engine = ScriptedEngine(lambda text: None if text.count("step") == 60 else "step")
     reasoner = create_reasoner(engine, store=store)
@@ -240,3 +252,17 @@ def test_a_batch_is_not_cut_at_langgraph_s_own_limit_and_keeps_a_caller_s(store,
         assert [(report["stop_reason"], report["steps"] >= 60) for report in reports] == [("finished", True)] * 2
     cut = ways(reasoner, inputs, {"recursion_limit": 30})
     assert [output["reasoning"]["stop_reason"] for output in cut] == ["step_budget"] * 2
+
+
+@pytest.mark.parametrize("ways", BATCHES.values(), ids=BATCHES)
+def test_a_batch_keeps_the_limit_that_the_reasoner_was_configured_with(store, ways):
+    def ends(output):
+        return output["reasoning"]["stop_reason"], output["reasoning"]["steps"]
+
+    reasoner = create_reasoner(ScriptedEngine(lambda text: "step"), store=store).with_config(recursion_limit=12)
+    usual, longer = (ends(reasoner.invoke(ask(), config)) for config in (None, {"recursion_limit": 20}))
+    assert usual[0] == "step_budget" and 0 < usual[1] < longer[1] < 20
+    inputs = [ask("a"), ask("b")]
+    for config in (None, {"tags": ["x"]}, [{"tags": ["x"]}, {}]):
+        assert [ends(output) for output in ways(reasoner, inputs, config)] == [usual] * 2
+    assert [ends(output) for output in ways(reasoner, inputs, {"recursion_limit": 20})] == [longer] * 2

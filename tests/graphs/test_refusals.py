@@ -185,6 +185,25 @@ def test_a_question_that_nobody_could_ever_answer_is_an_error(store):
     assert [summary.status for summary in store.find()].count("failed") == 2
 
 
+def test_a_tool_that_cannot_ask_says_so_whatever_it_was_asked_before(store):
+    """Its last answer is none to this question."""
+
+    def script(text):
+        return None if "\n\n" in text.split("<think>")[-1] else ("slip" if "hard" in text else "fine")
+
+    reasoner = create_reasoner(
+        ScriptedEngine(script),
+        detector=ScriptedDetector(words),
+        policies={"intra_step": AskHumanPolicy()},
+        store=store,
+        checkpointer=InMemorySaver(),
+    )
+    solver = as_tool(reasoner)
+    assert solver.invoke({"question": "An easy one?"}, THREAD) == "42"
+    with pytest.raises(ConfigurationError, match="cannot ask"):
+        solver.invoke({"question": "A hard one?"}, THREAD)
+
+
 def test_a_tool_asks_through_the_agent_that_calls_it(store):
     """The agent's graph is interrupted, and goes on with the tool's answer; nothing is thought twice."""
     asked = []

@@ -11,6 +11,7 @@ from graphs_helpers import ask, words
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
+from nr_agent.errors import PolicyError
 from nr_agent.graphs import Budget, create_reasoner
 from nr_agent.policies import (
     AskHumanPolicy,
@@ -22,9 +23,11 @@ from nr_agent.policies import (
     load_policies,
     replay,
 )
+from nr_agent.store import EpisodeStore
 from nr_agent.testing import ScriptedDetector, ScriptedEngine
 from nr_agent.tokens import END_THINK
 
+ALARMS = load_policies("default").alarms
 PIECES = ("slip", "circle", "enough", "2+2=4", "So the answer is 4.", "words")
 
 
@@ -106,7 +109,8 @@ def test_episode_that_was_only_watched_shows_what_would_have_been_done(store):
     engine = ScriptedEngine(["2+2=5 slip", "2+2=5 slip", "slip again", "So the answer is 5.", "enough", "more", "more"])
     reasoner = create_reasoner(engine, detector=ScriptedDetector(words), store=store, control=False)
     episode = store.get(reasoner.invoke(ask())["reasoning"]["episode_id"])
-    found = replay(episode, Policies({"intra_step": RecheckPolicy(), "instance": EarlyStopPolicy()}, refractory=1))
+    rules = {"intra_step": RecheckPolicy(), "instance": EarlyStopPolicy()}
+    found = replay(episode, Policies(rules, refractory=1, alarms=ALARMS))
     assert [(point.step, point.was, point.now, point.exact) for point in found.points] == [
         (1, "continue", "recheck", True),
         (2, "continue", "continue", False),  # the gap behind its own recheck
@@ -140,10 +144,36 @@ def test_other_policies_differ_where_they_differ(store):
     episode = store.get(reasoner.invoke(ask())["reasoning"]["episode_id"])
     slips = RecheckPolicy(rollback=True)
     rules = {"intra_step": slips, "inter_step": AskHumanPolicy(), "instance": EarlyStopPolicy()}
-    found = replay(episode, Policies(rules))
+    found = replay(episode, Policies(rules, alarms=ALARMS))
     assert [(point.was, point.now) for point in found.points] == [
         ("rollback", "rollback"),
         ("branch", "ask_human"),
         ("stop", "stop"),
     ]
     assert [point.exact for point in found.points] == [True, True, False]
+
+
+def test_under_other_alarms_there_would_have_been_other_events_and_nothing_is_exact(store):
+    rules = {"intra_step": RecheckPolicy()}
+    reasoner = create_reasoner(
+        ScriptedEngine(["slip", "fine"]),
+        detector=ScriptedDetector(words),
+        policies=Policies(rules, alarms={"intra_step": 0.1}),
+        store=store,
+    )
+    episode = store.get(reasoner.invoke(ask())["reasoning"]["episode_id"])
+    assert episode.settings["alarms"] == {"intra_step": 0.1}
+    for alarms, exact in (({"intra_step": 0.1}, True), ({"intra_step": 0.2}, False), ({}, False)):
+        found = replay(episode, Policies(rules, alarms=alarms))
+        assert [(point.was, point.now, point.exact) for point in found.points] == [("recheck", "recheck", exact)]
+    older = episode.model_copy(update={"settings": {k: v for k, v in episode.settings.items() if k != "alarms"}})
+    assert [point.exact for point in replay(older, Policies(rules, alarms={"intra_step": 0.2})).points] == [True]
+
+
+def test_an_episode_without_its_texts_is_not_replayed(tmp_path):
+    """Policies would be asked about words that nobody knows any more."""
+    with EpisodeStore(tmp_path / "episodes.db", keep_text=False) as kept:
+        reasoner = create_reasoner(ScriptedEngine(["slip", "fine"]), detector=ScriptedDetector(words), store=kept)
+        episode = kept.get(reasoner.invoke(ask())["reasoning"]["episode_id"])
+    with pytest.raises(PolicyError, match=r"stored without its texts.*\n.*keep_text"):
+        replay(episode, load_policies("default"))

@@ -118,6 +118,23 @@ def test_resume_with_another_store_says_which_one_it_needs(saver, store):
         elsewhere.invoke(None, left)
 
 
+def test_resume_with_another_model_names_both_and_spoils_nothing(saver, store):
+    """Its tokens would be read as other words."""
+    asking(ScriptedEngine(script), store, saver).invoke(ask(), THREAD)
+    left = {"configurable": {"thread_id": "2"}}
+    thinking = create_reasoner(ScriptedEngine(["a", "b", "c"]), store=store, checkpointer=saver)
+    for number, _ in enumerate(thinking.stream(ask(), left, stream_mode="custom", durability="sync")):
+        if number == 2:
+            break
+    other = create_reasoner(ScriptedEngine(["a", "b", "c"], name="other"), store=store, checkpointer=saver)
+    says = r"begun with scripted of fingerprint scripted:scripted, and this reasoner's other has scripted:other\n.*anew"
+    for given, thread in ((Command(resume="continue"), THREAD), (None, left)):
+        with pytest.raises(ConfigurationError, match=says):
+            other.invoke(given, thread)
+    again = create_reasoner(ScriptedEngine(["a", "b", "c"]), store=store, checkpointer=saver)
+    assert again.invoke(None, left)["reasoning"]["answer"] == "42"
+
+
 def test_crash_in_a_fork_thinks_only_that_fork_again(store):
     thought, crashes, saved = [], ["once"], threading.Event()
 

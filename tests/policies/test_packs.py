@@ -140,6 +140,8 @@ def test_own_pack_is_loaded_by_path(tmp_path):
             ":4: (.|\n)*twice",
         ),
         ("name: !!python/object:os.system {}\non: {}", "cannot be read"),
+        ("name: !!timestamp 2026-02-30\non: {}", "cannot be read"),
+        ("name: !!int ten\non: {}", "cannot be read"),
     ],
 )
 def test_fault_in_a_pack_names_file_key_and_what_is_allowed(text, complaint, tmp_path):
@@ -148,6 +150,15 @@ def test_fault_in_a_pack_names_file_key_and_what_is_allowed(text, complaint, tmp
     with pytest.raises(PolicyError, match=complaint) as caught:
         load_policies(pack)
     assert str(pack) in str(caught.value)
+
+
+@pytest.mark.parametrize("day", ["2026-11-28", "2026-02-30", "2026-13-01", "2026-11-28 12:30:00"])
+def test_what_looks_like_a_day_is_text_whether_there_is_such_a_day_or_not(day, tmp_path):
+    file = tmp_path / "days.yaml"
+    file.write_text(f"name: {day}\nabout: {day}\non: {{instance: {{policy: {{name: early_stop}}}}}}\n")
+    pack, faults = read_pack(file)
+    assert not faults and (pack.name, pack.about) == (day, day)
+    assert load_policies(file).name == day
 
 
 def test_unknown_pack_suggests_a_name():

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 from episodes_made import a_step, an_episode
+from sqlalchemy import select
 
-from nr_agent.store import EpisodeFilter, EpisodeStore
+from nr_agent.store import EpisodeFilter, EpisodeStore, standing
 from nr_agent.store.database import Database
 from nr_agent.store.operations import EPISODES
 from nr_agent.store.owner import is_alive, this_process
@@ -91,17 +92,44 @@ def test_an_episode_whose_process_lives_is_left_running(lasting):
             assert second.get("e").status == "running"
 
 
+@pytest.mark.parametrize("owner", ["elsewhere|pid:[1]|17|1", None])
 @pytest.mark.parametrize(("minutes", "status"), [(1, "running"), (60, "abandoned")])
-def test_a_process_that_cannot_be_looked_at_is_judged_by_its_last_sign_of_life(lasting, minutes, status):
+def test_a_process_that_cannot_be_looked_at_is_judged_by_its_last_sign_of_life(lasting, minutes, status, owner):
     with EpisodeStore(lasting) as store:
         store.begin(an_episode("e"))
     database = Database(lasting)
     with database.write() as connection:
         seen = datetime.now(UTC) - timedelta(minutes=minutes)
-        connection.execute(EPISODES.update().values(owner="elsewhere|pid:[1]|17|1", heartbeat_at=seen))
+        connection.execute(EPISODES.update().values(owner=owner, heartbeat_at=seen))
     database.dispose()
     with EpisodeStore(lasting) as store:
         assert store.get("e").status == status
+
+
+def test_an_episode_that_somebody_takes_up_while_it_is_judged_is_not_given_up(postgres_url, monkeypatch):
+    with EpisodeStore(postgres_url) as store:
+        store.begin(an_episode("e"))
+    gone, comes = "elsewhere|pid:[1]|17|1", "elsewhere|pid:[1]|18|1"
+    database = Database(postgres_url)
+    with database.write() as connection:
+        seen = datetime.now(UTC) - timedelta(minutes=60)
+        connection.execute(EPISODES.update().values(owner=gone, heartbeat_at=seen))
+    judged = []
+
+    def judge(owner):
+        judged.append(owner)
+        with database.write() as other:
+            standing.touch(other, ["e"], owner=comes, now=datetime.now(UTC))
+        return is_alive(owner)
+
+    monkeypatch.setattr(standing, "is_alive", judge)
+    with database.write() as connection:
+        standing.give_up_lost(connection)
+    with database.read() as connection:
+        found = connection.execute(select(EPISODES.c.owner, EPISODES.c.status, EPISODES.c.ended_at)).one()
+    database.dispose()
+    assert judged == [gone]
+    assert tuple(found) == (comes, "running", None)
 
 
 def test_a_process_number_that_was_given_out_again_is_another_process():

@@ -18,6 +18,7 @@ Which test is about which fault (the others are in the public suite, on both dat
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shutil
@@ -30,10 +31,12 @@ from typing import Any
 
 import pytest
 from episodes_made import a_step, an_episode, go_on_and_begin
+from sqlalchemy.exc import OperationalError
 
 from nr_agent.errors import StoreError
 from nr_agent.store import EpisodeFilter, EpisodeStore
 from nr_agent.store.care import check, read_status
+from nr_agent.store.database import Database, is_transient
 from nr_agent.store.spool import spool_of
 
 Fault = Callable[[EpisodeStore, str], AbstractContextManager[Any]]
@@ -203,6 +206,45 @@ def test_what_is_kept_aside_stays_there_while_the_database_still_fails(failing, 
                 assert not waiting.refused.exists()
     with EpisodeStore(url) as store:
         assert {one.id for one in store.find(EpisodeFilter(status="completed"))} == {"before", "e"}
+
+
+@pytest.mark.parametrize(
+    ("state", "transient"), [("54000", False), ("22003", False), ("23505", False), ("53100", True), ("57P01", True)]
+)
+def test_what_was_written_is_told_from_a_server_that_fails_whatever_the_driver_calls_it(state, transient):
+    errors = pytest.importorskip("psycopg.errors")
+    said = errors.lookup(state)("as the server says it")
+    assert said.sqlstate == state
+    assert is_transient(OperationalError("INSERT", {}, said)) is transient
+
+
+def test_what_no_index_of_the_server_takes_harms_no_other_and_does_not_keep_the_store_closed(postgres_url, caplog):
+    """The driver calls it operational, as it calls a full disk; but the server would say it every time."""
+    wide = base64.b85encode(os.urandom(4000)).decode()  # the server cannot compress it
+    problem = an_episode().problem.model_copy(update={"domain": wide})
+    with EpisodeStore(postgres_url) as store:
+        store.begin(an_episode("before", status="completed"))
+        store.begin(an_episode("wide", problem=problem, status="completed"))
+        store.begin(an_episode("after", status="completed"))
+        assert store.get("wide").problem.domain == wide  # from where it is kept
+    assert "index row size" in caplog.text
+    with EpisodeStore(postgres_url) as store:
+        assert {one.id for one in store.find()} == {"before", "after"}
+    status = read_status(postgres_url)
+    assert (status.spooled, status.refused) == (0, 7)  # the head, four steps, an event and an intervention
+
+
+def test_without_patience_a_lock_of_somebody_else_s_is_not_waited_for(postgres_url):
+    """PostgreSQL takes a time-out of 0 for none at all."""
+    database = Database(postgres_url, busy_timeout=0)
+    with database.write() as connection:
+        assert connection.exec_driver_sql("SHOW lock_timeout").scalar() == "1ms"
+    database.dispose()
+    with EpisodeStore(postgres_url, busy_timeout=0, on_error="raise") as store:
+        with _table_locked(store, postgres_url), pytest.raises(StoreError, match="lock timeout"):
+            store.begin(an_episode("e"))
+        store.begin(an_episode("e", status="completed"))
+        assert store.get("e").status == "completed"
 
 
 def test_a_connection_that_is_cut_again_and_again_loses_nothing(postgres_url, caplog):

@@ -109,6 +109,17 @@ def test_without_texts_numbers_kinds_and_hashes_remain(tmp_path):
     assert all(set(step.ids) == {REDACTED} for step in known.steps)
 
 
+@pytest.mark.parametrize(("options", "kept"), [({"redact": redact}, "[name]"), ({"keep_text": False}, NOT_KEPT)])
+def test_what_is_noted_about_a_run_is_kept_as_every_text_is(tmp_path, options, kept):
+    path = tmp_path / "e.db"
+    config = {"note": SECRET, "deep": [{"who": SECRET}], "n": 3}
+    with EpisodeStore(path, run="nightly", config=config, **options) as store:
+        store.begin(an_episode("e", status="completed"))
+        [run] = store.runs()
+    assert (run.name, run.config) == ("nightly", {"note": kept, "deep": [{"who": kept}], "n": 3})
+    assert is_nowhere(path)
+
+
 def test_whoever_thinks_an_episode_sees_all_of_it_until_it_has_ended(tmp_path):
     with EpisodeStore(tmp_path / "e.db", keep_text=False) as store:
         whole = secret_episode()
