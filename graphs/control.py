@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nr_agent.actions import Action, Continue, Stop
+from nr_agent.actions import Action, Branch, Continue, Stop
 from nr_agent.episode import StopReason
 from nr_agent.events import FailureEvent
 from nr_agent.graphs.budget import Budget
@@ -86,9 +86,10 @@ class Control:
         return max(1, min(budget.max_step_tokens, left, self.room(state) - len(pending)))
 
     def _affordable(self, action: Action, state: Mapping[str, Any]) -> bool:
-        """Whether budget and context have room for what a remedy inserts and a step behind it, in each fork."""
+        """Whether the budget, which forks share, and the context have room for what a remedy inserts and a step."""
         left = Budget.model_validate(state["budget"]).max_tokens - int(state["counters"]["tokens"])
-        return min(left, self.room(state)) >= least_tokens(action)
+        least, forks = least_tokens(action), action.width if isinstance(action, Branch) else 1
+        return left >= least and self.room(state) >= least // forks
 
     def _decide(self, state: Mapping[str, Any]) -> Decision:
         if not self.parts.control or not state["events"]:

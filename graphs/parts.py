@@ -17,7 +17,14 @@ from nr_agent.answers import states_answer
 from nr_agent.detection.protocol import Detector, Look
 from nr_agent.engine.protocol import Engine, Sampling, Segment, SequenceRef
 from nr_agent.episode import Episode, EpisodeStatus, Intervention, Step, StopReason, measure_usage
-from nr_agent.errors import Cancelled, ConfigurationError, EngineError, NotFoundError, UnknownSequenceError
+from nr_agent.errors import (
+    Cancelled,
+    ConfigurationError,
+    EngineError,
+    NotFoundError,
+    OtherModelError,
+    UnknownSequenceError,
+)
 from nr_agent.graphs.following import tell_followers
 from nr_agent.graphs.lineage import find_line
 from nr_agent.graphs.memory import Memory
@@ -235,8 +242,9 @@ class Parts:
             self.engine.close(left)
 
     def _end_by(self, error: BaseException, episode_id: str, beside_others: bool) -> None:
-        if isinstance(error, GraphBubbleUp):
-            return  # an interrupt, say: no error
+        # An interrupt, say, is no error; nor has a model that is not the episode's changed anything about it.
+        if isinstance(error, GraphBubbleUp | OtherModelError):
+            return
         if isinstance(error, _INTERRUPTIONS):
             self._finish(episode_id, "interrupted", None, "cancelled")
         else:
@@ -260,7 +268,7 @@ class Parts:
     def _restore(self, state: Mapping[str, Any], ref: SequenceRef) -> SequenceRef:
         episode = self.episode(state["episode_id"])
         if episode.fingerprint != self.engine.fingerprint:
-            raise ConfigurationError(
+            raise OtherModelError(
                 f"episode {episode.id} was begun with {episode.model or 'a model'} of fingerprint "
                 f"{episode.fingerprint}, and this reasoner's {self.engine.name} has {self.engine.fingerprint}",
                 hint="resume with the model that it was begun with, or ask anew on another thread",

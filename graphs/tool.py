@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -47,7 +49,8 @@ def as_tool(reasoner: Reasoner, name: str = "solve_hard_problem", description: s
         return _result(reasoner, reasoner.invoke(_input(question), _own_limit(config)))
 
     async def asolve(question: str, config: RunnableConfig) -> tuple[str, ReasoningReport]:
-        return _result(reasoner, await reasoner.ainvoke(_input(question), _own_limit(config)))
+        state = await reasoner.ainvoke(_input(question), _own_limit(config))
+        return await asyncio.to_thread(_result, reasoner, state)
 
     return StructuredTool.from_function(
         func=solve, coroutine=asolve, name=name, description=description, response_format="content_and_artifact"
@@ -73,8 +76,10 @@ def _result(reasoner: Reasoner, state: dict[str, Any]) -> tuple[str, ReasoningRe
     asked = state.get("__interrupt__") or ()
     if asked or "reasoning" not in state:
         for question in asked:
-            with contextlib.suppress(ConfigurationError):  # a graph around the reasoner, which has its own thread
-                parts_of(reasoner).leave(question.value["episode_id"])
+            # A graph around the reasoner, or with nodes of others, may ask for itself.
+            if isinstance(question.value, Mapping) and "episode_id" in question.value:
+                with contextlib.suppress(ConfigurationError):
+                    parts_of(reasoner).leave(question.value["episode_id"])
         raise ConfigurationError(
             "the reasoner has a question for a person, and whoever called this tool cannot ask",
             hint="call it in a node of a graph with a checkpointer, or use policies that ask nobody",

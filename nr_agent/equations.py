@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 _EQUATION = re.compile(
-    r"(?<![\w.)])(?<!\d,)(-?[\d(][\d+\-*/\u00d7\u00f7\u00b7(). ]{0,200}?)\s*=\s*(-?\d+(?:\.\d+)?)"
-    r"(?!\d|\w|[.,]\d|[ \t]*[%*/+\u00d7\u00f7\u00b7(]|[ \t]*-[ \t]*\d"  # the right side ends here
-    r"|[ \t]+(?:\d+/\d|[Rr](?:\d|em\b|emainder\b|[ \t]*=?[ \t]*\d)))"  # nor does a fraction or a rest follow
+    r"(?<![\w.)])(?!(?<=\d,)\d{3}(?!\d))(-?[\d(][\d+\-*/\u00d7\u00f7\u00b7(). ]{0,200}?)\s*=\s*(-?\d+(?:\.\d+)?)"
+    r"(?!\d|\w|\.\d|,\d{3}(?!\d)|[ \t]*[%*/+\u00d7\u00f7\u00b7(]|[ \t]*-[ \t]*\d"  # the right side ends here
+    r"|[ \t]+(?:\d+/\d+(?!\d|[ \t]*=)|[Rr](?:\d|em\b|emainder\b|[ \t]*=?[ \t]*\d)))"  # no fraction, no rest
 )
-_BEGUN_BEFORE = re.compile(r"\S[ \t]*[-*/^+\u00d7\u00f7\u00b7%][ \t]*$")
-"""The left side began before what is arithmetic in it: `2^3 + 1`, `3x + 2*4`. A bullet of a list is no operator."""
+_BEGUN_BEFORE = re.compile(r"(?<!\*)[^\s*][ \t]*[-*/^+\u00d7\u00f7\u00b7%][ \t]*$")
+"""The left side began before what is arithmetic in it: `2^3 + 1`, `3x + 2*4`. A bullet or bold is no operator."""
 _NUMBERED = re.compile(r".*\d\.\s+(?=[-\d(])")
 """The number of a list, or the end of a sentence, before an expression: `1. 3 + 4`."""
 _TWO_NUMBERS = re.compile(r"\d\s+\d")
@@ -60,8 +60,10 @@ class Equation:
             return self.value == self.claimed
         last = Fraction(1, 10**self.decimals)
         off = abs(self.value - self.claimed)
+        # Cut off counts only where there is no end: of 5.99+3 = 8.9 a digit is missing.
+        endless = (self.value * 10 ** (self.decimals + 2)).denominator != 1
         cut = abs(self.claimed) <= abs(self.value) < abs(self.claimed) + last and self.value * self.claimed >= 0
-        return cut or off <= last / 2 or off <= abs(self.value) / 10**9
+        return (endless and cut) or off <= last / 2 or off <= abs(self.value) / 10**9
 
 
 @dataclass(frozen=True)
@@ -157,15 +159,15 @@ class _Parser:
 
     def _factor(self) -> Fraction:
         piece = self._take()
-        if piece == "-":
-            return -self._factor()
-        if piece != "(":
+        if piece not in ("-", "("):
             return Fraction(piece)
         self.depth += 1
         if self.depth > _MAX_DEPTH:
             raise ValueError("too deep")
-        value = self._expression()
+        value = -self._factor() if piece == "-" else self._expression()
         self.depth -= 1
+        if piece == "-":
+            return value
         if self._take() != ")":
             raise ValueError("a bracket is open")
         return value

@@ -33,6 +33,10 @@ class ConfigurationError(NRAgentError):
     exit_code = 2
 
 
+class OtherModelError(ConfigurationError):
+    """An episode that was begun with another model."""
+
+
 class ProblemError(NRAgentError):
     """A problem that cannot be posed: empty, or too long for the model's context."""
 

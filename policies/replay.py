@@ -96,9 +96,8 @@ def replay(episode: Episode, policies: Policies) -> Replay:
         decision = policies.decide([walk.context(event, step) for event in events])
         done = walk.interventions_on(events)
         was, now = _recorded(done), describe(decision.action)
-        out_of_tokens = walk.tokens_left < least_tokens(decision.action)
-        if not done and not isinstance(decision.action, Stop) and (out_of_tokens or walk.ended_by_budget(step)):
-            now = "continue"  # there was no room left to carry anything else out
+        if not done and not isinstance(decision.action, Stop) and not walk.had_room(decision.action, step):
+            now = "continue"  # it could not be carried out
         exact = same_alarms(episode, policies) and not any(point.changed for point in points)
         points.append(Point(step.index, events, was, now, decision.policy, exact, walk.tokens_behind(step)))
         walk.count(decision.action.type if now != "continue" else "continue", done, same=was == now)
@@ -205,9 +204,12 @@ class _Walk:
         # Where the closing is spelled out, it ends the segment that a blank line would have ended.
         return step.stop == "stop_id" or (step.stop == "stop_string" and not step.text.endswith(STEP_END))
 
-    def ended_by_budget(self, step: Step) -> bool:
-        """Whether a budget ended the thinking here."""
-        return self.episode.stop_reason in _BUDGETS and self.tokens_behind(step) == 0
+    def had_room(self, action: Action, step: Step) -> bool:
+        """Whether budget and context, as far as the record knows them, had room for an action."""
+        behind, least = self.tokens_behind(step), least_tokens(action)
+        if self.episode.stop_reason in _BUDGETS and behind == 0:
+            return False
+        return self.tokens_left >= least and not (self.episode.stop_reason == "context" and behind < least)
 
     def tokens_behind(self, step: Step) -> int:
         """Tokens of the thinking behind a step."""

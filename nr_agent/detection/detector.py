@@ -19,11 +19,12 @@ from torch import Tensor
 
 from nr_agent.detection.classifier import StepClassifier
 from nr_agent.detection.evidence import classify_pattern, name_channels
-from nr_agent.detection.features import FeatureFamily, StepSignal, share_windows, tail
+from nr_agent.detection.features import StepSignal, share_windows, tail
 from nr_agent.detection.hashes import tokenizer_hash
+from nr_agent.detection.level_settings import LevelSettings
 from nr_agent.detection.protocol import Look
 from nr_agent.detection.spectrum import WINDOW
-from nr_agent.detection.views import Tokens, Unit, View
+from nr_agent.detection.views import Tokens
 from nr_agent.engine.protocol import Segment, TapPlan
 from nr_agent.episode import ReadingSummary
 from nr_agent.errors import DetectorError, DetectorMismatchError
@@ -36,54 +37,7 @@ _log = logging.getLogger(__name__)
 SCHEMA = 1
 _EVENTS = uuid.UUID("6f1d3f0e-5f0e-5b1a-9d35-0d0f9c8f4a11")
 _FEATURES_SHOWN = 6
-POINTS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
-"""Shares of disturbed good traces that a policy may ask for instead of the detector's own."""
 _KINDS: dict[Level, str] = {"intra_step": "calculation", "inter_step": "stagnation", "instance": "overthinking"}
-
-
-class LevelSettings(BaseModel):
-    """What a level's detector looks at, and when it speaks.
-
-    Attributes:
-        level: the failure level.
-        families: feature families, in order.
-        unit: whether the classifier is given statistics over the step, or each token.
-        threshold: calibrated; None where it may never speak (too little to calibrate on).
-        alpha: share of good traces that the threshold allows to be disturbed.
-        points: other shares, rising, and the threshold of each, for policies whose remedy is cheap or dear.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    level: Level
-    families: tuple[FeatureFamily, ...]
-    unit: Unit = "step"
-    threshold: float | None
-    alpha: float
-    points: tuple[tuple[float, float], ...] = ()
-
-    def at(self, alpha: float) -> LevelSettings:
-        """The same level where another share of good traces may be disturbed: the next lower one that is known.
-
-        What was fitted on too little to promise so small a share stays silent.
-
-        Raises:
-            DetectorError: no share that is as low is ever calibrated.
-        """
-        known = [point for point in self.points if point[0] <= alpha + 1e-9]
-        if not known and alpha < min(POINTS):
-            raise DetectorError(
-                f"{self.level}: alarms in {alpha:g} of the good traces were asked for",
-                hint=f"shares from {min(POINTS):g} on are calibrated",
-            )
-        if not known:
-            return self.model_copy(update={"alpha": alpha, "threshold": None})
-        return self.model_copy(update={"alpha": known[-1][0], "threshold": known[-1][1]})
-
-    @property
-    def view(self) -> View:
-        """What its classifier is given."""
-        return View(self.families, self.unit)
 
 
 class DetectorManifest(BaseModel):
@@ -160,7 +114,7 @@ class NeuronDetector:
     def at(self, alarms: Mapping[Level, float]) -> NeuronDetector:
         """The same detector where other shares of good traces may be disturbed, by level.
 
-        A level that was fitted on too little to promise so small a share stays silent, and a warning says so.
+        A level for which there is no threshold for so small a share stays silent, and a warning says so.
 
         Raises:
             DetectorError: no share that is as low is ever calibrated.
@@ -169,8 +123,8 @@ class NeuronDetector:
         for level in levels:
             if level.level in alarms and level.threshold is None:
                 _log.warning(
-                    "%s stays silent about %s: it was fitted on too few good traces to promise alarms in only %g of "
-                    "them; fit it on more problems",
+                    "%s stays silent about %s: what it was fitted on allows no threshold that disturbs only %g of the "
+                    "good traces; fit it on more problems",
                     self.id,
                     level.level,
                     alarms[level.level],

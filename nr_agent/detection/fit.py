@@ -21,10 +21,11 @@ from nr_agent.detection.classifier import (
     why_silent,
 )
 from nr_agent.detection.collect import all_channels, as_segment, read_traces
-from nr_agent.detection.detector import POINTS, DetectorManifest, LevelSettings, NeuronDetector, align
+from nr_agent.detection.detector import DetectorManifest, NeuronDetector, align
 from nr_agent.detection.features import FEATURE_FAMILIES
 from nr_agent.detection.hashes import digest, tokenizer_hash
 from nr_agent.detection.labels import StepLabels, base_rates, label_trace
+from nr_agent.detection.level_settings import POINTS, LevelSettings
 from nr_agent.detection.metrics import average_precision
 from nr_agent.detection.probes import read_surroundings
 from nr_agent.detection.quality import quiet_maxima

@@ -7,6 +7,7 @@ is where numbers come from, not whether each is used once.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from nr_agent.equations import equations
@@ -30,7 +31,7 @@ def operands_known(claims: str, problem: str, before: Sequence[str]) -> bool | N
     """
     if match := _SUM.search(problem):
         terms = {int(sign + number) for sign, number in _TERM.findall(match[1])}
-        return all(_of_a_sum(step, terms, made) for step, made in _calculations(claims, before))
+        return _of_a_sum(terms, claims, before)
     if match := _EQUATION.search(problem):
         numbers = {abs(int(number)) for number in _NUMBER.findall(match[1] + " " + match[2])} | {1}
         return _of_an_equation(claims, numbers, before)
@@ -55,11 +56,19 @@ def _calculations(claims: str, before: Sequence[str]) -> Iterator[tuple[_Step, s
             made.add(int(equation.claimed))
 
 
-def _of_a_sum(step: _Step, terms: set[int], made: set[int]) -> bool:
-    """A term, or what came out before, and a term with its own sign; or two of these, added."""
-    a, op, b = step
-    there = a in terms or a in made
-    return op in "+-" and there and ((b if op == "+" else -b) in terms or (op == "+" and b in made))
+def _of_a_sum(terms: set[int], claims: str, before: Sequence[str]) -> bool:
+    """A term, or what came out before, and a term with its own sign; or two partial sums that are not used up yet."""
+    loose: Counter[int] = Counter()
+    for number, text in enumerate([*before, claims]):
+        for (a, op, b), made in _calculations(text, before[:number]):
+            if number == len(before):
+                joined = op == "+" and loose[a] > 0 and loose[b] > (a == b)
+                there = a in terms or a in made
+                if not (op in "+-" and there and ((b if op == "+" else -b) in terms or joined)):
+                    return False
+            loose -= Counter([a, b])
+            loose[a + b if op == "+" else a - b] += 1
+    return True
 
 
 def _of_a_product(step: _Step, a: int, b: int, made: set[int]) -> bool:

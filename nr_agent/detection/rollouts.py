@@ -52,7 +52,9 @@ def roll_out(
             segment = await asyncio.wrap_future(engine.submit(ExtendRequest(ref, stop, drawn, readings=False)))
         finally:
             engine.close(ref)
-        ids = [token for token in segment.ids if token not in engine.codec.end_ids]
+        # A last step may hold the end of the thinking itself.
+        thought = [*traced.ids[traced.steps[0].start : end], *segment.ids]
+        ids = [token for token in thought if token not in engine.codec.end_ids]
         _, closed, said = engine.codec.decode(ids).rpartition(END_THINK)
         return bool(closed) and score(traced.problem, extract_answer(said))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from nr_agent.detection.hashes import digest, tokenizer_hash
 from nr_agent.detection.trace_files import append_traces, begun_traces, kept_traces, write_traces
-from nr_agent.detection.traces import Traced
+from nr_agent.detection.traces import TRACES_VERSION, Traced
 from nr_agent.engine.cores import usable_cores
 from nr_agent.engine.protocol import Sampling
 from nr_agent.episode import Problem
@@ -83,7 +83,7 @@ def traces_key(engine: Any, problems: Sequence[Problem], *, sampling: Sampling, 
     tokenizer = engine.codec.tokenizer
     asked = [tokenizer_hash(tokenizer), tokenizer.chat_template, sorted(engine.codec.end_ids)]
     posed = [[engine.codec.encode(problem.text), problem.model_dump()] for problem in problems]
-    return digest([engine.fingerprint, asked, posed, asdict(sampling), seed, max_tokens])
+    return digest([TRACES_VERSION, engine.fingerprint, asked, posed, asdict(sampling), seed, max_tokens])
 
 
 def _check_prompts(engine: Any, problems: Sequence[Problem]) -> None:

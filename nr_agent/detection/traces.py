@@ -11,6 +11,9 @@ from nr_agent.engine.protocol import Engine, ExtendRequest, Sampling, Segment, S
 from nr_agent.episode import Problem
 from nr_agent.tokens import ANSWER_LEAD, CLOSING_SENTENCE, END_THINK, STEP_END
 
+TRACES_VERSION = 2
+"""Another one where a trace holds something else than before: traces that are kept are sampled anew then."""
+
 _TRIAL_TOKENS = 48
 
 

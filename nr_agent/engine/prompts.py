@@ -34,15 +34,16 @@ def control_tokens(tokenizer: Any) -> dict[str, int]:
     Some tokenizers add what is plain text all the same: Gemma's has line breaks and HTML tags among its added tokens.
     """
     special = {identifier for identifier, token in tokenizer.added_tokens_decoder.items() if token.special}
-    found = {}
-    for token, identifier in tokenizer.get_added_vocab().items():
-        if identifier not in special:
-            try:
-                encode_marked_chat(tokenizer, mark_control_tokens(token, re.compile(re.escape(token))))
-            except ValueError:
-                continue
-        found[token] = identifier
-    return found
+
+    def spelled(text: str) -> list[int]:
+        # As `encode_marked_chat` does, which takes a millisecond a token: there may be thousands.
+        return list(tokenizer._encode_without_added_tokens(text))
+
+    return {
+        token: identifier
+        for token, identifier in tokenizer.get_added_vocab().items()
+        if identifier in special or identifier not in [*spelled(token), *spelled(f"\n{token}")]
+    }
 
 
 def render(

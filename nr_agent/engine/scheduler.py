@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nr_agent.engine import sampler
 from nr_agent.engine.forward import Runner
+from nr_agent.engine.groups import grouped
 from nr_agent.engine.jobs import Job, Part
 from nr_agent.engine.protocol import EndReason, ExtendRequest, Segment, Tap
 from nr_agent.engine.sequences import Sequences, SequenceState
@@ -31,8 +32,6 @@ GAP = 0.02
 LONGEST_HOLD = 0.25
 """Seconds that a step waits for others, at most."""
 
-_MOST_LOGITS = 1 << 27
-"""Logits of one pass: half a gigabyte in float32."""
 _NO_NUMBERS = "load it with dtype='bfloat16' or 'float32': its weights overflow in float16, or are damaged"
 
 
@@ -212,7 +211,7 @@ class Scheduler:
         intake = [job for job in self._active if len(job.state.ids) - job.state.cached > 1]
         steady = [job for job in self._active if job not in intake]
         for jobs in (intake, steady):
-            for group in self._groups(jobs):
+            for group in grouped(jobs, self.runner, self.chunk):
                 self._advance(group)
 
     def _give_way(self) -> None:
@@ -224,28 +223,6 @@ class Scheduler:
                 job = self._active.pop()
                 job.state.running = False
                 self._waiting.appendleft(job)
-
-    def _groups(self, jobs: list[Job]) -> list[list[Job]]:
-        """Rows that are computed together: all of them, unless their padding would need more room than they do."""
-        if not jobs:
-            return []
-        sizes = [min(len(job.state.ids) - job.state.cached, self.chunk) for job in jobs]
-        ends = [job.state.cached + size for job, size in zip(jobs, sizes, strict=True)]
-        padded = max(job.state.cached for job in jobs) + max(sizes)
-        bounded = self.runner.cache.room is not None and padded > max(max(ends), self.runner.cache.capacity)
-        if bounded:
-            return [[job] for job in jobs]
-        known = dict(zip(jobs, sizes, strict=True))
-        return self._halved(sorted(jobs, key=known.__getitem__), known)
-
-    def _halved(self, jobs: list[Job], sizes: Mapping[Job, int]) -> list[list[Job]]:
-        """Rows by length, in groups whose logits are not too many: each row has those of every other row's end, too."""
-        ends = {sizes[job] for job in jobs}
-        logits = len(jobs) * (len(ends) if self.runner.picks else max(ends)) * self.runner.vocabulary
-        if logits <= _MOST_LOGITS or len(jobs) == 1:
-            return [jobs]
-        middle = len(jobs) // 2
-        return [*self._halved(jobs[:middle], sizes), *self._halved(jobs[middle:], sizes)]
 
     def _advance(self, jobs: list[Job]) -> None:
         pending = [job.state.ids[job.state.cached :][: self.chunk] for job in jobs]

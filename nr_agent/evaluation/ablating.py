@@ -121,7 +121,7 @@ def as_markdown(rows: Sequence[AblatedRow]) -> str:
 
 def _row(arm: str, channels: int, traces: Sequence[Traced], intact: Sequence[Traced]) -> AblatedRow:
     labelled = [label_trace(traced) for traced in traces]
-    steps = [label for labels in labelled for label in labels]
+    steps = [label for labels in labelled for label in labels if label.intra_step is not None]
     pairs = zip(_shares(intact), _shares(traces), strict=True)
     known = [(one, other) for one, other in pairs if one is not None and other is not None]
     before, own = [one for one, _ in known], [other for _, other in known]
@@ -143,15 +143,19 @@ def _row(arm: str, channels: int, traces: Sequence[Traced], intact: Sequence[Tra
 
 def _shares(traces: Sequence[Traced]) -> list[float | None]:
     """The share of steps with a slip, a trace; None where there is no step."""
-    labelled = [label_trace(traced) for traced in traces]
-    return [_mean([bool(label.intra_step) for label in labels]) if labels else None for labels in labelled]
+    known = [[label for label in label_trace(traced) if label.intra_step is not None] for traced in traces]
+    return [_mean([bool(label.intra_step) for label in labels]) if labels else None for labels in known]
 
 
 def _circling(traced: Traced) -> list[bool]:
     """Whether each step repeats, before an answer is stated: without trial answers labels do not know of one."""
     stated = [states_answer(step.text) for step in traced.steps]
     labels = label_trace(traced)
-    return [bool(label.inter_step) and not any(stated[:number]) for number, label in enumerate(labels)]
+    return [
+        bool(label.inter_step) and not any(stated[:number])
+        for number, label in enumerate(labels)
+        if label.inter_step is not None
+    ]
 
 
 def _mean(values: Sequence[bool]) -> float:

@@ -107,7 +107,7 @@ def _row(engine: Any, family: str, temperature: float, traces: Sequence[Traced])
     steps = slips = noticed = circling = after = thinking = triggers = 0
     for traced in traces:
         labels = label_trace(traced)
-        steps += len(labels)
+        steps += sum(label.intra_step is not None for label in labels)
         for place, label in enumerate(labels):
             if label.intra_step:
                 slips += 1

@@ -135,8 +135,9 @@ def as_markdown(rows: Sequence[Repairs]) -> str:
 
 
 def _plain(traced: Traced, place: int) -> bool:
-    """Whether a step is no second look at another one."""
-    return not any(word in traced.steps[place].text for word in ("redo", "double-check"))
+    """Whether a step is no second look at another one, and not cut off by the end of the thinking."""
+    text = traced.steps[place].text
+    return text.endswith(STEP_END) and not any(word in text for word in ("redo", "double-check"))
 
 
 def _mends(traced: Traced, place: int, text: str) -> bool:

@@ -101,11 +101,8 @@ class EpisodeStore(Notes):
         # An episode is remembered until it has ended or, where the database has all of it, is laid aside.
         self._settled = (*ENDED, "waiting") if self._privacy.keeps_everything else ENDED
         self._live = Live(most=_REMEMBERED if self._privacy.keeps_everything else None)
-        self._run = {
-            name: value
-            for name, value in payload(this_run(run, self._privacy.values(clean_json(config)))).items()
-            if name != "episodes"
-        }
+        self._run = payload(this_run(run, self._privacy.values(clean_json(config))))
+        del self._run["episodes"]
         self._location = settings.store_url if url is None else url
         self._database = Database(self._location, busy_timeout=busy_timeout)
         spool = spool_of(self._database)

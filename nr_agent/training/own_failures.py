@@ -64,7 +64,8 @@ def own_examples(tokenizer: Any, traces: Sequence[Traced], seed: int = 0) -> lis
         labels = label_trace(traced)
         told = told_example(tokenizer, traced)
         for number, label in enumerate(labels):
-            if label.intra_step is None:  # cut before its end
+            # A step that was cut, or that the thinking ends with: nothing is ever put behind it.
+            if label.intra_step is None or _is_last(traced, number):
                 break
             # What follows from a remedy is known where nothing else went wrong before it.
             known = not any(earlier.intra_step for earlier in labels[:number])
@@ -296,6 +297,11 @@ def _redo_count(traced: Traced, number: int, word: str, text: str) -> str | None
     right = there and slip(text, traced.problem.text) is None and text.strip().endswith(said)
     # A total that had been added up wrongly would be gone on with, were it not said again, whatever the verdict.
     return f"{claim}, {RIGHT if right else WRONG}{added}"
+
+
+def _is_last(traced: Traced, number: int) -> bool:
+    """Whether the thinking ended within a step."""
+    return number == len(traced.steps) - 1 and traced.closed and not traced.steps[number].text.endswith(STEP_END)
 
 
 def _pair(equation: Equation) -> tuple[int, str, int] | None:

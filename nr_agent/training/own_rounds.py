@@ -9,7 +9,7 @@ from typing import Any
 
 from nr_agent.detection.labels import base_rates, label_trace
 from nr_agent.detection.trace_files import kept_traces, write_traces
-from nr_agent.detection.traces import Traced
+from nr_agent.detection.traces import TRACES_VERSION, Traced
 from nr_agent.engine.protocol import Sampling
 from nr_agent.engine.torch_engine import Limits
 from nr_agent.models.across import sampler
@@ -58,7 +58,7 @@ def own_traces(path: Path, model: Path, first: int, problems: int) -> list[Trace
         first: seed of the first problem.
         problems: a family.
     """
-    key = f"{first}+{problems}"
+    key = f"{first}+{problems}+v{TRACES_VERSION}"
     traces = kept_traces(path, key)
     if traces is None:
         traces = _sample(model, first, problems)

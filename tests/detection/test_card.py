@@ -376,7 +376,7 @@ def test_a_level_that_was_fitted_on_too_little_for_the_share_asked_stays_silent(
     asked = {level.settings.level: level.settings for level in young.at({"intra_step": 0.2}).levels}
     assert asked["intra_step"].threshold is None
     assert "stays silent about intra_step" in caplog.text
-    assert "more problems" in caplog.text
+    assert "fit it on more problems" in caplog.text
     caplog.clear()
     assert young.at({"intra_step": 0.6}).manifest.levels[0].threshold == 0.9
     assert not caplog.text

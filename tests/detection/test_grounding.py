@@ -88,6 +88,7 @@ def test_the_claim_is_at_fault_where_it_was_worked_out_in_columns(step, left):
 
 
 SUM = "State the final answer to the following arithmetic problem: 15 - 43 - 75 ="
+FOUR = "State the final answer to the following arithmetic problem: 15 + 43 + 75 + 20 ="
 PRODUCT = "Solve the following multiplication: 15 * 43. Give only the result as your final answer."
 EQUATION = "Find the value of m in the equation: 12*m + 7 = 91"
 
@@ -111,7 +112,11 @@ EQUATION = "Find the value of m in the equation: 12*m + 7 = 91"
         (PRODUCT, [], "43*20=860", True),
         (PRODUCT, [], "40*15=600", True),
         (PRODUCT, [], "3*15=45", True),
-        (SUM, ["15-43=-28"], "-28+-28=-56", True),
+        (SUM, ["15-43=-28"], "-28+-28=-56", False),  # once added, it is used up
+        (SUM, ["15-43=-28", "-28-75=-103"], "-103+-28=-131", False),
+        (FOUR, ["15+43=58", "75+20=95"], "58+95=153", True),
+        (FOUR, ["15+43=58", "75+20=95"], "95+58=153", True),
+        (FOUR, ["15+43=58", "58+75=133"], "133+58=191", False),
         (EQUATION, [], "91-7=84", True),
         (EQUATION, [], "91-8=83", False),
         (EQUATION, ["91-7=84"], "12*m=84", True),

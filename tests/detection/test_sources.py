@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from langchain_core.language_models import FakeListChatModel, GenericFakeChatMod
 from langchain_core.messages import AIMessage
 
 from nr_agent.detection.judge import Judge, read_verdict
-from nr_agent.detection.labels import label_trace
+from nr_agent.detection.labels import is_right, label_trace
 from nr_agent.detection.metrics import first_error_f1
 from nr_agent.detection.processbench import (
     StepwiseExample,
@@ -30,6 +31,7 @@ from nr_agent.errors import LabelError
 from nr_agent.models.registry import load_detector, load_engine
 from nr_agent.tasks import draw
 from nr_agent.testing import ScriptedEngine
+from nr_agent.tokens import END_THINK
 
 SOLUTIONS = Path(__file__).parents[3] / "shared/data/gsm8k_example_model_solutions.jsonl"
 ROW = {
@@ -278,6 +280,20 @@ def test_rollouts_are_better_behind_a_right_step_than_behind_a_planted_slip(engi
         ids = ids + written
     spoiled = Traced(problem, 1, ids, steps)
     assert roll_out(engine, spoiled, [3], forks=6, sampling=sampling, seed=5)[0] < max(shares)
+
+
+def test_a_last_step_that_ends_with_the_thinking_is_rolled_out_to_the_same_answer(engine):
+    problem = draw("chain_sum", 620_007)
+    (traced,) = sample_traces(engine, [problem], sampling=Sampling(temperature=0), seed=1, trials=False)
+    closing = [engine.codec.control(END_THINK)]
+    last = traced.steps[-1]
+    ids = [*traced.ids[: last.end], *closing]
+    ended = replace(traced, ids=ids, steps=[*traced.steps[:-1], replace(last, end=len(ids))])
+    shares = [
+        roll_out(engine, one, [len(traced.steps) - 1], forks=2, sampling=Sampling(temperature=0))
+        for one in (traced, ended)
+    ]
+    assert shares[0] == shares[1] == [float(is_right(traced))]
 
 
 def test_labels_end_where_the_model_no_longer_gets_there():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nr_agent.detection.collect import all_channels
-from nr_agent.engine import scheduler
+from nr_agent.engine import groups, scheduler
 from nr_agent.engine.cache import SlotCache
 from nr_agent.engine.protocol import ExtendRequest, Sampling, StopSpec
 from nr_agent.engine.sequences import RECENT, Sequences, SequenceState
@@ -100,7 +100,7 @@ def test_prompts_with_too_many_logits_for_a_pass_are_taken_in_by_several(engine,
         return segments, [(rows, tokens) for rows, tokens, _ in passes if tokens > 1]
 
     whole, together = think()
-    monkeypatch.setattr(scheduler, "_MOST_LOGITS", most * engine.runner.vocabulary)
+    monkeypatch.setattr(groups, "_MOST_LOGITS", most * engine.runner.vocabulary)
     parts, apart = think()
     assert together == [(12, 18)]
     assert apart == passed

@@ -46,8 +46,8 @@ def test_gauge_raises_nothing_and_sees_what_the_oracle_sees():
     reasoner = create_reasoner(engine, detector=gauge, control=False)
     assert reasoner.invoke({"messages": [("user", "4+7+3?")]})["reasoning"]["events"] == []
     assert len(gauge.entropies) == 6  # the closing is no thought
-    assert gauge.true_rates()["intra_step"] == pytest.approx(1 / 7)
-    assert gauge.true_rates()["instance"] == pytest.approx(1 / 7)
+    assert gauge.true_rates()["intra_step"] == pytest.approx(1 / 6)
+    assert gauge.true_rates()["instance"] == pytest.approx(1 / 6)
 
 
 @pytest.mark.parametrize(("rate", "above"), [(0.0, 0), (0.1, 10), (0.25, 25), (1.0, 99)])

@@ -57,6 +57,9 @@ def test_what_is_no_checkable_equation_is_passed_over(text):
         ("1. 3 + 4 = 7\n2. 5*6=30", ["3+4", "5*6"]),
         ("There are 12. 12 * 2 = 24", ["12*2"]),
         ("- 3 + 4 = 7\n* 5 + 4 = 9", ["3+4", "5+4"]),
+        ("Try 8*3=24 24/6=4.", ["8*3", "24/6"]),
+        ("**3+4=8.**", ["3+4"]),
+        ("5*3=15,15-4=12", ["5*3", "15-4"]),
         ("He has 5*3 = 15, 15-4=11 left", ["5*3", "15-4"]),
     ],
 )
@@ -95,6 +98,8 @@ def test_what_is_no_arithmetic_has_no_value(hostile):
         ("20/3 = 6.66", True),  # cut off
         ("20/3 = 6.68", False),
         ("20/3 = 6.6", True),
+        ("5.99+3 = 8.9", False),  # a digit is missing
+        ("5.99+3 = 9.0", True),
         ("10/3 = 3", False),
         ("2*3 = 6.0", True),
         ("2*3 = 6.1", False),
