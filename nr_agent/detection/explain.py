@@ -18,7 +18,7 @@ from nr_agent.errors import DetectorMismatchError, NotFoundError
 from nr_agent.events import AnyFailureEvent, ChannelEvidence, Level
 from nr_agent.neurons.channels import Channel
 from nr_agent.neurons.writes import head_pushes, strongest
-from nr_agent.tokens import END_THINK
+from nr_agent.tokens import END_THINK, STEP_END
 
 _MOVED_BY = 5
 
@@ -200,7 +200,8 @@ def _after(episode: Episode, step: Step, decode: Callable[[Sequence[int]], str])
     for one in episode.steps:
         if one.index == step.index + 1 and one.branch == step.branch and one.kind == "answer":
             own = one.count("model") == len(one.ids) and one.start == step.start + len(step.ids)
-            together = own and not one.readings  # what has scores of its own was written by itself
+            # What was written in one go ended in one way, and within the step.
+            together = own and one.stop == step.stop and not step.text.endswith(STEP_END)
             return one if together and decode(one.ids).strip() == END_THINK else None
     return None
 

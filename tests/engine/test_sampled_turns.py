@@ -20,8 +20,10 @@ def test_the_last_words_of_a_turn_are_a_step_and_hold_the_answer(qwen):
         assert last.end == len(traced.ids) == last.start + len(last.logprobs)
         assert last.text == qwen.codec.decode(traced.ids[last.start : -1])
         assert traced.answer == last.trial == extract_answer("".join(step.text for step in traced.steps))
-    # One that closes its thinking is asked for its answer, as ever, and what closes it is no step.
+    # One that closes its thinking is asked for its answer, as ever; what closes it is no step, but it may end one.
     closed = [one for one in traces if one.closed and one.answer_tokens]
     assert len(closed) >= 3
     for traced in closed:
-        assert all(close not in traced.ids[step.start : step.end] for step in traced.steps)
+        spans = [traced.ids[step.start : step.end] for step in traced.steps]
+        assert all(close not in span for span in spans[:-1]) and close not in spans[-1][:-1] and spans[-1] != [close]
+        assert not traced.steps[-1].text.endswith("</think>")
