@@ -31,11 +31,13 @@ class Pair(NamedTuple):
         larger: of the two numbers that are left.
         smaller: the one whose multiples are taken away.
         multiple: the one that was worked out for that; None before it is.
+        turned: whether what was left is larger than what was taken away, so that more of it should have been.
     """
 
     larger: int
     smaller: int
     multiple: int | None = None
+    turned: bool = False
 
 
 class _Claim(NamedTuple):
@@ -108,16 +110,17 @@ def standing(problem: str, before: Sequence[tuple[str, bool]]) -> Pair | None:
 
 def _play(pair: Pair, claim: _Claim) -> tuple[bool, Pair | None]:
     """Whether a step goes on from there, and where the work stands behind it, be it wrong."""
-    a, b, _ = pair
+    a, b = pair[:2]
     left, op, right, result = claim
     if op == "*":
         if b not in (left, right):
             return False, None
         times = right if left == b else left
-        return times * b <= a, Pair(a, b, result)
+        return times * b <= a, pair._replace(multiple=result)
     if op == "-":
         held = left == a and right in (pair.multiple or b, b)
-        return held, Pair(max(b, result), min(b, result)) if held and result > 0 else None
+        left_over = Pair(max(b, result), min(b, result), turned=result > b)
+        return held, left_over if held and result > 0 else None
     return (left, result) == (a, b), pair if left == a and b in (right, result) else _told(claim)
 
 

@@ -88,7 +88,8 @@ def careful_step(traced: Traced, number: int, slipped: bool, known: bool, rng: r
         careful = f"{named[1]}: {careful}"
     left = numbers_left(traced.problem.text, before)
     if left is not None and left.multiple is None:  # a round of Euclid's begins
-        worked = round_at_length(left.larger, left.smaller, parse_gcd(traced.problem.text))
+        asked = parse_gcd(traced.problem.text)
+        worked = round_at_length(left.larger, left.smaller, asked, turned=left.turned)
         careful = f"{worked}. So {careful.rpartition('So ')[2]}"
     return None if slip(careful, traced.problem.text, before) else careful
 

@@ -170,7 +170,7 @@ def _misjudged(text: str) -> Comparison | None:
 
 def _redo_multiple(left: Pair, text: str) -> str | None:
     """The largest multiple that goes into what is left, by doubling; None where the step takes it away already."""
-    a, b, taken = left
+    a, b, taken = left[:3]
     if taken is not None or b < 1 or a < 2 * b or not (_MULTIPLE.search(text) or _TIMES.search(text)):
         return None
     claim = f"{b}*{a // b}={a // b * b}"

@@ -15,7 +15,9 @@ def told(*steps):
         ([], Pair(384, 46)),
         (["46*8=368"], Pair(384, 46, 368)),
         (["First 46*8=368", "Then 384-368=16"], Pair(46, 16)),
-        (["46*7=322", "384-322=62"], Pair(62, 46)),  # not the largest multiple: the work goes on with what is left
+        # Not the largest multiple: the work goes on with what is left, which is more than was taken away.
+        (["46*7=322", "384-322=62"], Pair(62, 46, turned=True)),
+        (["46*7=322", "384-322=62", "62, 46: 62-46=16"], Pair(46, 16)),
         (["46*8=358", "384-358=26"], Pair(46, 26)),  # a wrong value is gone on with
         (["46*8=358", "Wait, let me redo that: So 46*8=368, not what I had"], Pair(384, 46, 368)),
         (["384 is 9*46", "Wait, let me redo that: So 9*46=414, not what I had"], Pair(384, 46)),
@@ -25,7 +27,7 @@ def told(*steps):
         (["384, 46: 46*8=368", "Then 384-368=16"], Pair(46, 16)),
         (["First 384>46: 384, 46: 46*8=368", "Then 384-368=16"], Pair(46, 16)),
         (["46*8=368", "384-368=16", "Now 384, 46: 46*7=322"], Pair(384, 46, 322)),  # taken at its word
-        (["17*3=51", "46, 16: 46-16=30"], Pair(30, 16)),
+        (["17*3=51", "46, 16: 46-16=30"], Pair(30, 16, turned=True)),
         (["384<46: 46, 384: 46-384=-338"], None),  # the smaller one taken for the larger one
         (["384<46: 46, 384: 46-384=-338", "Wait, let me redo that: So 384>46, not what I had"], Pair(384, 46)),
         (

@@ -11,6 +11,7 @@ from nr_agent.tasks import FAMILIES, draw, score
 from nr_agent.tokens import IN_DETAIL
 from nr_agent.training.traces import Habits, teach
 from nr_agent.training.traces.arithmetic import apply, by_doubling, compared, compared_by_digits, near_miss, work_out
+from nr_agent.training.traces.families import round_at_length
 
 CAREFUL = Habits(slip=0.0, redo=0.3)
 
@@ -110,10 +111,15 @@ def test_the_numbers_of_a_divisor_are_compared_as_they_are_given_before_the_firs
         problem = draw("gcd", seed)
         first, second = re.findall(r"\d+", problem.text)[:2]
         text = teach("gcd", problem.text, random.Random(seed), plain).thinking
-        found = re.findall(r"(\d+)([<>=])(\d+): (\d+), ", text)
+        every = re.findall(r"(\d+)([<>=])(\d+): (\d+), ", text)
+        found = [one for one in every if one[0] in (first, second) and one[2] in (first, second)]
         assert found
         assert {(a, b) for a, _, b, _ in found} == {(first, second)}
         assert all(int(larger) == max(int(first), int(second)) for *_, larger in found)
+        # Later rounds are compared where they are worked out at length: what was taken away, and what is left.
+        later = [one for one in every if one not in found]
+        assert all(sign == ">" and larger == a for a, sign, _, larger in later)
+        assert bool(later) <= (IN_DETAIL in text)
         assert len(found) == 1 + text.count("Let me go through") + text.count("Let me work it out")
 
 
@@ -156,10 +162,24 @@ def test_careful_rounds_of_euclid_look_at_nothing_in_one_glance():
     for seed in range(40):
         problem = draw("gcd", seed)
         asked = tuple(map(int, re.findall(r"\d+", problem.text)[:2]))
-        first = teach("gcd", problem.text, random.Random(seed), careful).steps[0][0].text
-        a, b = max(asked), min(asked)
-        digits = compared_by_digits(*asked)
-        assert first.startswith(f"{IN_DETAIL}{digits}, {compared(*asked)}: {a}, {b}: {by_doubling(a, b)}. So "), first
+        steps = teach("gcd", problem.text, random.Random(seed), careful).steps
+        a, b, order, rounds = max(asked), min(asked), asked, 0
+        for step in steps:
+            text = "".join(span.text for span in step)
+            decided = f"{IN_DETAIL}{compared_by_digits(*order)}, {compared(*order)}: {a}, {b}: {by_doubling(a, b)}. So "
+            if text.startswith(decided):
+                rounds += 1
+                a, b = b, a % b
+                order = a, b
+            if not b:
+                break
+        assert not b and rounds > 0
+
+
+def test_what_is_left_may_be_the_larger_one_and_is_compared_as_it_stands():
+    assert round_at_length(62, 46, (384, 46), turned=True) == f"4<6, 46<62: 62, 46: {by_doubling(62, 46)}"
+    assert round_at_length(46, 16, (384, 46)) == f"4>1, 46>16: 46, 16: {by_doubling(46, 16)}"
+    assert round_at_length(384, 46, (46, 384)) == f"0<3, 46<384: 384, 46: {by_doubling(384, 46)}"
 
 
 @pytest.mark.parametrize("family", ["chain_sum", "products", "simple_equations", "countdown"])

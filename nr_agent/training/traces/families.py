@@ -150,10 +150,17 @@ def round_of(larger: int, smaller: int, asked: tuple[int, int]) -> str:
     return f"{compared(*asked)}: {left}" if {larger, smaller} == set(asked) else left
 
 
-def round_at_length(larger: int, smaller: int, asked: tuple[int, int]) -> str:
-    """The same with nothing taken at a glance: neither which one is larger, nor how often the other one fits."""
-    digits = f"{compared_by_digits(*asked)}, " if {larger, smaller} == set(asked) else ""
-    return f"{digits}{round_of(larger, smaller, asked)}{by_doubling(larger, smaller)}"
+def round_at_length(larger: int, smaller: int, asked: tuple[int, int], *, turned: bool = False) -> str:
+    """The same with nothing taken at a glance: neither which one is larger, nor how often the other one fits.
+
+    The two are compared as they stand there: those asked about in their order, later what was taken away before what
+    is left. That is the smaller one where too little was taken away (`turned`).
+    """
+    order = (smaller, larger) if turned else (larger, smaller)
+    if {larger, smaller} == set(asked):
+        order = asked
+    decided = f"{compared_by_digits(*order)}, {compared(*order)}: "
+    return f"{decided}{larger}, {smaller}: {by_doubling(larger, smaller)}"
 
 
 class Attempt(NamedTuple):
