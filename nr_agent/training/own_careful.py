@@ -76,8 +76,9 @@ def careful_step(traced: Traced, number: int, slipped: bool, known: bool, rng: r
     if is_second_look(text) or states_answer(text):
         return None
     if slipped and (_TIMES.search(text) or not grounded(text, traced.problem.text, before)):
-        # What it worked with was wrong already: what the teacher would go on with stands in its place.
-        text = (following(traced.problem, before, rng) if known else None) or ""
+        # What it worked with was wrong already: what the teacher would go on with stands in its place; or, where the
+        # work stands elsewhere, what is due there.
+        text = (following(traced.problem, before, rng) if known else None) or _due(traced.problem.text, before)
     step = replace(traced.steps[number], text=text + STEP_END)
     again = redo(replace(traced, steps=[*traced.steps[:number], step]), number)
     if again is None:
@@ -92,6 +93,18 @@ def careful_step(traced: Traced, number: int, slipped: bool, known: bool, rng: r
         worked = round_at_length(left.larger, left.smaller, asked, turned=left.turned)
         careful = f"{worked}. So {careful.rpartition('So ')[2]}"
     return None if slip(careful, traced.problem.text, before) else careful
+
+
+def _due(problem: str, before: Sequence[str]) -> str:
+    """What Euclid goes on with from the two numbers that are left, however it came to them; empty for other problems."""
+    left = numbers_left(problem, before)
+    if left is None or left.smaller < 1:
+        return ""
+    larger, smaller = left.larger, left.smaller
+    if left.multiple is not None:
+        return f"{larger}-{left.multiple}={larger - left.multiple}" if left.multiple <= larger else ""
+    times = larger // smaller
+    return f"{larger}-{smaller}={larger - smaller}" if times == 1 else f"{smaller}*{times}={smaller * times}"
 
 
 def _texts(traced: Traced, number: int) -> list[str]:
