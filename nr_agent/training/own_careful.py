@@ -96,7 +96,7 @@ def careful_step(traced: Traced, number: int, slipped: bool, known: bool, rng: r
 
 
 def _due(problem: str, before: Sequence[str]) -> str:
-    """What Euclid goes on with from the two numbers that are left, however it came to them; empty for other problems."""
+    """What Euclid goes on with from the two numbers that are left, wherever they are from; empty for other problems."""
     left = numbers_left(problem, before)
     if left is None or left.smaller < 1:
         return ""
