@@ -24,7 +24,6 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from nr_agent import Budget, ChatNeuReasoner, EpisodeStore, create_reasoner
 from nr_agent.errors import ConfigurationError, ProblemError, ToolsUnsupportedError
 from nr_agent.graphs.conversation import to_template
-from nr_agent.graphs.reasoner import parts_of
 from nr_agent.graphs.replies import read_reply
 from nr_agent.policies import AskHumanPolicy, RecheckPolicy
 from nr_agent.testing import ScriptedDetector, ScriptedEngine
@@ -70,29 +69,6 @@ def plain(message):
 @pytest.fixture
 def chat(nano, nano_detector):
     return ChatNeuReasoner(engine=nano, detector=nano_detector)
-
-
-class Loaded(ScriptedEngine):
-    """Counts how often it is shut down."""
-
-    shutdowns = 0
-
-    def shutdown(self):
-        self.shutdowns += 1
-        super().shutdown()
-
-
-@pytest.fixture
-def loaded(monkeypatch):
-    """The engines that are loaded by name, in order; no weights are."""
-    engines = []
-
-    def load(name):
-        engines.append(Loaded(["slip", "b"], name=name))
-        return engines[-1]
-
-    monkeypatch.setattr("nr_agent.models.registry.load_engine", load)
-    return engines
 
 
 @pytest.mark.parametrize("seed", [0, 3])
@@ -209,24 +185,6 @@ def test_conversation_of_several_turns_and_results_of_tools_is_read(chat):
     prompt = chat._parts().engine.codec.decode(chat._parts().engine.codec.render(to_template(messages)))
     assert "You are short." in prompt and "42" in prompt and "secret thought" not in prompt
     assert chat.get_num_tokens_from_messages(messages) == chat.invoke(messages).usage_metadata["input_tokens"]
-
-
-@pytest.mark.parametrize("kind", ["function_call", "refusal", "redacted_thinking", "server_tool_call"])
-def test_what_another_model_thought_called_or_refused_is_left_out(kind):
-    block = {"type": kind, "data": "secret"}
-    asked, said = HumanMessage("2+2?"), AIMessage([block, {"type": "text", "text": "four"}])
-    assert to_template([asked, said])[1:] == [{"role": "assistant", "content": "four"}]
-    assert len(to_template([asked, AIMessage([block])])) == 1  # nothing was said
-    # In what people and tools say it would be lost.
-    for message in (HumanMessage([block]), ToolMessage([block], tool_call_id="1")):
-        with pytest.raises(ProblemError, match=f"{kind!r}, and this model reads text only"):
-            to_template([asked, message])
-
-
-@pytest.mark.parametrize("kind", ["image", "image_url", "input_audio", "file"])
-def test_what_another_model_made_for_people_is_refused(kind):
-    with pytest.raises(ProblemError, match=f"{kind!r}, and this model reads text only"):
-        to_template([HumanMessage("2+2?"), AIMessage([{"type": "text", "text": "four"}, {"type": kind}])])
 
 
 def test_a_message_that_was_streamed_is_read_as_what_it_has_become():
@@ -379,44 +337,6 @@ def test_a_reasoner_of_ones_own_is_taken_with_all_that_it_has():
     facts = message.response_metadata["nr_agent"]
     assert store.get(facts["episode_id"]).status == "completed"
     assert facts["interventions"][0]["rolled_back"] > 0
-
-
-def test_a_copy_writes_where_it_is_told_and_thinks_with_the_same_engine(loaded):
-    stores = [EpisodeStore.in_memory(), EpisodeStore.in_memory()]
-    chat = ChatNeuReasoner(model="scripted", store=stores[0])
-    chat.invoke("q")
-    copied = chat.model_copy(update={"store": stores[1]})
-    copied.invoke("q")
-    assert [len(list(store.find())) for store in stores] == [1, 1] and len(loaded) == 1
-    copied.close()
-    assert loaded[0].shutdowns == 0  # it is not the copy's
-    chat.invoke("q")
-    assert [len(list(store.find())) for store in stores] == [2, 1] and len(loaded) == 1
-    chat.close()
-    assert loaded[0].shutdowns == 1
-
-
-def test_a_copy_that_loads_another_model_shuts_down_only_that(loaded):
-    chat = ChatNeuReasoner(model="first", policies={})
-    chat.invoke("q")
-    copied = chat.model_copy(update={"model": "second"})
-    assert copied.invoke("q").response_metadata["model_name"] == "second"
-    copied.close()
-    assert [(engine.name, engine.shutdowns) for engine in loaded] == [("first", 0), ("second", 1)]
-    assert chat.invoke("q").response_metadata["model_name"] == "first" and len(loaded) == 2
-
-
-def test_what_is_assigned_later_takes_effect_and_loads_no_engine_anew(loaded):
-    chat = ChatNeuReasoner(model="scripted", detector=ScriptedDetector(scores), policies={})
-    made = chat._reasoner()
-    assert chat.invoke("q").response_metadata["nr_agent"]["interventions"] == []
-    assert chat._reasoner() is made
-    chat.policies = {"intra_step": RecheckPolicy()}
-    (done,) = chat.invoke("q").response_metadata["nr_agent"]["interventions"]
-    assert done["kind"] == "recheck" and chat._reasoner() is not made
-    assert parts_of(chat._reasoner()).engine is parts_of(made).engine is loaded[0] and len(loaded) == 1
-    chat.close()
-    assert loaded[0].shutdowns == 1
 
 
 def test_many_at_once_do_not_mix():

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from langgraph.checkpoint.memory import InMemorySaver
+
+from nr_agent import EpisodeStore
+from nr_agent.graphs import create_reasoner
+from nr_agent.policies import AskHumanPolicy
+from nr_agent.testing import ScriptedDetector, ScriptedEngine
+
 
 def ask(problem: str = "What is 2+2?") -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": problem}]}
@@ -22,3 +29,14 @@ def stream_into(events: list[dict[str, Any]], reasoner: Any, *, problem: str = "
     """Run a reasoner, and keep what it streams even if it fails."""
     for part in reasoner.stream(ask(problem), stream_mode="custom", version="v2"):
         events += [part["data"]]
+
+
+def asks_about_slips(script: Any, store: EpisodeStore) -> Any:
+    """A reasoner that asks a person about every slip."""
+    return create_reasoner(
+        ScriptedEngine(script),
+        detector=ScriptedDetector(words),
+        policies={"intra_step": AskHumanPolicy()},
+        store=store,
+        checkpointer=InMemorySaver(),
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from graphs_helpers import ask, words
+from graphs_helpers import ask, asks_about_slips, words
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -191,17 +191,12 @@ def test_a_tool_that_cannot_ask_says_so_whatever_it_was_asked_before(store):
     def script(text):
         return None if "\n\n" in text.split("<think>")[-1] else ("slip" if "hard" in text else "fine")
 
-    reasoner = create_reasoner(
-        ScriptedEngine(script),
-        detector=ScriptedDetector(words),
-        policies={"intra_step": AskHumanPolicy()},
-        store=store,
-        checkpointer=InMemorySaver(),
-    )
+    reasoner = asks_about_slips(script, store)
     solver = as_tool(reasoner)
     assert solver.invoke({"question": "An easy one?"}, THREAD) == "42"
     with pytest.raises(ConfigurationError, match="cannot ask"):
         solver.invoke({"question": "A hard one?"}, THREAD)
+    assert sorted(summary.status for summary in store.find()) == ["completed", "interrupted"]
 
 
 def test_a_tool_asks_through_the_agent_that_calls_it(store):

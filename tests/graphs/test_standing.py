@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from graphs_helpers import ask, stream_into, words
-from langgraph.checkpoint.memory import InMemorySaver
+from graphs_helpers import ask, asks_about_slips, stream_into, words
 from langgraph.types import Command
 from typer.testing import CliRunner
 
@@ -12,9 +11,8 @@ from nr_agent.cli.main import app
 from nr_agent.episode import Problem
 from nr_agent.errors import Cancelled, ProblemError
 from nr_agent.graphs import create_reasoner
-from nr_agent.policies import AskHumanPolicy
 from nr_agent.store import EpisodeStore
-from nr_agent.testing import ScriptedDetector, ScriptedEngine
+from nr_agent.testing import ScriptedEngine
 
 THREAD = {"configurable": {"thread_id": "1"}}
 
@@ -30,13 +28,7 @@ def test_an_episode_waits_while_a_person_is_asked_and_no_longer(tmp_path):
                 return None
             return "slip"
 
-        reasoner = create_reasoner(
-            ScriptedEngine(script),
-            detector=ScriptedDetector(words),
-            policies={"intra_step": AskHumanPolicy()},
-            store=store,
-            checkpointer=InMemorySaver(),
-        )
+        reasoner = asks_about_slips(script, store)
         reasoner.invoke(ask(), THREAD)
         (waiting,) = store.find()
         assert waiting.status == "waiting"
