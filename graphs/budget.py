@@ -21,5 +21,5 @@ class Budget(BaseModel):
     max_tokens: int = Field(default=1024, ge=1)
     max_answer_tokens: int = Field(default=128, ge=1)
     max_steps: int = Field(default=256, ge=1)
-    max_step_tokens: int = Field(default=256, ge=1)
+    max_step_tokens: int = Field(default=512, ge=1)
     max_seconds: float | None = Field(default=None, gt=0)

@@ -29,6 +29,7 @@ from nr_agent.graphs.budget import Budget
 from nr_agent.graphs.checking import check_engine
 from nr_agent.graphs.chunks import Chunks
 from nr_agent.graphs.conversation import to_template
+from nr_agent.graphs.loaded import Loaded, User
 from nr_agent.graphs.options import DRAWN, Options, read_choice
 from nr_agent.graphs.parts import Parts
 from nr_agent.graphs.ready import Reasoner
@@ -71,6 +72,7 @@ class ChatNeuReasoner(BaseChatModel):
         max_retries: taken for compatibility; there is no connection that could fail.
         api_key: likewise; there is nobody to show it to.
         streaming: stream always, also when invoked.
+        loaded: the engines that were loaded by name; a copy shares them.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -95,14 +97,17 @@ class ChatNeuReasoner(BaseChatModel):
     api_key: Any = Field(default=None, exclude=True, repr=False)
     streaming: bool = False
 
+    # A field, so that the model that LangChain makes of `configurable_fields` for a call has it, too.
+    loaded: Loaded = Field(default_factory=Loaded, exclude=True, repr=False)
+
     _lock: Any = PrivateAttr(default_factory=threading.RLock)
     _made: Any = PrivateAttr(default=None)  # what the reasoner was made of, and it
-    _lent: bool = PrivateAttr(default=False)  # its engine was loaded by the model that this one is a copy of
+    _user: User = PrivateAttr(default_factory=User)
 
     def __copy__(self) -> Self:
         """A copy thinks with the engine that is loaded already, and makes a reasoner of its own when it differs."""
         copied = super().__copy__()
-        copied._lock, copied._lent = threading.RLock(), self._made is not None
+        copied._lock, copied._user = threading.RLock(), User()
         return copied
 
     def bind_tools(
@@ -140,9 +145,10 @@ class ChatNeuReasoner(BaseChatModel):
         return len(codec.render(turns, offered) if offered else codec.render(turns))
 
     def close(self) -> None:
-        """Shut down the engine that was loaded here, if one was; the next run loads it anew."""
+        """Shut down what was loaded here or by a copy and is used by none of them; the next run loads it anew."""
         with self._lock:
-            self._let_go()
+            self._made = None
+            self.loaded.release(self._user)
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -285,24 +291,19 @@ class ChatNeuReasoner(BaseChatModel):
         if self.reasoner is not None:
             given: Reasoner = self.reasoner
             return given
-        thinks = (self.model, self.engine)
         others = {name: getattr(self, name) for name in ("detector", "policies", "store", "budget", "mode", "control")}
         with self._lock:
-            if self._made is None or self._made[:2] != (thinks, others):
-                engine = self.engine if self.engine is not None else self.model
-                if self._made is not None and self._made[0] == thinks:
-                    engine = parts_of(self._made[2]).engine
-                else:
-                    self._let_go()
-                self._made = thinks, others, create_reasoner(engine, **others)
-            made: Reasoner = self._made[2]
+            if self._thinks_otherwise():
+                self.loaded.release(self._user)
+            engine = self.loaded.engine(self.model, self._user) if self.engine is None else self.engine
+            if self._made is None or self._made[1] is not engine or self._made[2] != others:
+                self._made = self.model, engine, others, create_reasoner(engine, **others)
+            made: Reasoner = self._made[3]
             return made
 
-    def _let_go(self) -> None:
-        """Shut down the engine that was loaded here."""
-        if self._made is not None and self._made[0][1] is None and not self._lent:
-            parts_of(self._made[2]).engine.shutdown()
-        self._made, self._lent = None, False
+    def _thinks_otherwise(self) -> bool:
+        """Whether another model, or an engine, was assigned since the reasoner was made."""
+        return self._made is not None and (self._made[0] != self.model or self.engine not in (None, self._made[1]))
 
     def _called(self) -> str:
         """The model's name, also where it came with an engine or a reasoner."""

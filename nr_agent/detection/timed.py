@@ -51,7 +51,7 @@ class TimedDetector(ABC):
             seen: the texts of the steps before.
             segment: the step's.
             text: its text.
-            key: names the look: the same for a repeated one.
+            key: what chance may be drawn by: the same wherever the same was thought, in this run and in another.
         """
 
 
@@ -65,7 +65,7 @@ class TimedObserver:
 
     def look(self, segment: Segment, *, step: int, text: str) -> Look:
         """Score the step and raise an event a level at or above the threshold."""
-        key = f"{self.episode_id}/{segment.start}/{step}"
+        key = "\0".join([f"{segment.start}/{step}", *self.seen, text])
         scores = dict(self.detector.scores(self.seen, segment, text, key=key))
         self.seen.append(text)
         raised = [level for level, score in scores.items() if score >= self.detector.threshold]

@@ -23,7 +23,7 @@ class OracleDetector(TimedDetector):
     Args:
         engine: whose sequences it watches: it reads the problem in them.
         levels: which failures it raises.
-        shares: share of a level's failures that it raises, drawn by chance; all by default.
+        shares: share of a level's failures that it raises, drawn by what was thought; all by default.
     """
 
     def __init__(
@@ -53,12 +53,14 @@ class OracleDetector(TimedDetector):
 
 
 class RandomDetector(TimedDetector):
-    """Raises each level's event in a share of the steps, wherever they are.
+    """Raises each level's event in a share of the steps, wherever they are; what was thought decides in which.
+
+    So a run that is repeated has its events where they were.
 
     Args:
         fingerprint: of the model that it watches.
         rates: share of the steps, by level.
-        seed: another one gives other times, and so does another run: an episode's id, which is new, counts too.
+        seed: another one gives other times.
     """
 
     def __init__(self, fingerprint: str, rates: Mapping[Level, float], seed: int = 0) -> None:

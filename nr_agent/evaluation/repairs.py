@@ -23,7 +23,7 @@ from nr_agent.evaluation.statistics import wilson
 from nr_agent.tokens import BRANCH, IN_DETAIL, RECHECK, REDO, STEP_END
 
 _REMEDIES = ("recheck in place", "recheck behind", "branch", "fresh branch")
-_STEP_TOKENS = 256
+_STEP_TOKENS = 512
 """As long as a graph lets a step become before it cuts it."""
 _COUNT = re.compile(r"(?:(\S+): \S(?: \S)*|So (\S+)) has \d+")
 _ASKED = re.compile(r'letter "(\w)"')

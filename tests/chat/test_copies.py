@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
+from langchain_core.runnables import ConfigurableField
 
 from nr_agent import ChatNeuReasoner, EpisodeStore
 from nr_agent.graphs.reasoner import parts_of
@@ -60,6 +63,43 @@ def test_a_copy_that_loads_another_model_shuts_down_only_that(loaded):
     copied.close()
     assert [(engine.name, engine.shutdowns) for engine in loaded] == [("first", 0), ("second", 1)]
     assert chat.invoke("q").response_metadata["model_name"] == "first" and len(loaded) == 2
+
+
+def test_closing_the_model_that_was_copied_leaves_its_copy_the_engine(loaded):
+    chat = ChatNeuReasoner(model="scripted", policies={})
+    chat.invoke("q")
+    copied = chat.model_copy(update={"seed": 1})
+    copied.invoke("q")
+    chat.close()
+    assert loaded[0].shutdowns == 0
+    assert copied.invoke("q").content and len(loaded) == 1
+    copied.close()
+    assert loaded[0].shutdowns == 1
+    assert chat.invoke("q").content and len(loaded) == 2  # loaded anew
+
+
+def test_a_copy_whose_engine_was_shut_down_before_it_thought_loads_it_anew(loaded):
+    chat = ChatNeuReasoner(model="scripted", policies={})
+    chat.invoke("q")
+    copied = chat.model_copy()
+    chat.close()
+    assert loaded[0].shutdowns == 1
+    assert copied.invoke("q").content
+    assert [engine.shutdowns for engine in loaded] == [1, 0]
+
+
+def test_configured_for_a_call_it_thinks_with_the_engine_that_is_loaded(loaded):
+    chat = ChatNeuReasoner(model="scripted", policies={})
+    configured = chat.configurable_fields(seed=ConfigurableField(id="seed"), model=ConfigurableField(id="model"))
+    for seed in range(3):
+        assert configured.invoke("q", {"configurable": {"seed": seed}}).content
+    assert len(loaded) == 1
+    said = configured.invoke("q", {"configurable": {"model": "other"}})
+    assert said.response_metadata["model_name"] == "other" and len(loaded) == 2
+    assert chat.invoke("q").content and len(loaded) == 2
+    gc.collect()
+    chat.close()
+    assert [engine.shutdowns for engine in loaded] == [1, 1]
 
 
 def test_what_is_assigned_later_takes_effect_and_loads_no_engine_anew(loaded):

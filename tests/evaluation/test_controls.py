@@ -27,11 +27,23 @@ def test_the_oracle_sees_slips_circles_and_stated_answers():
     assert levels(watch, "the: t h e has 2", 5, ref) == {"intra_step"}
 
 
-def test_random_times_come_at_their_rate_and_repeat():
-    detector = RandomDetector("f", {"intra_step": 0.25})
-    drawn = [levels(detector.observe(f"episode {i}"), "text", 0) for i in range(2000)]
-    assert 0.21 < sum(map(bool, drawn)) / 2000 < 0.29
-    assert drawn == [levels(detector.observe(f"episode {i}"), "text", 0) for i in range(2000)]
+def test_random_times_come_at_their_rate_and_repeat_in_another_run():
+    def drawn(seed=0, run="one"):
+        detector = RandomDetector("f", {"intra_step": 0.25}, seed)
+        return [levels(detector.observe(f"{run} {i}"), f"text {i}", 0) for i in range(2000)]
+
+    assert 0.21 < sum(map(bool, drawn())) / 2000 < 0.29
+    assert drawn() == drawn(run="two")
+    assert drawn() != drawn(seed=1)
+
+
+def test_random_times_differ_where_the_same_was_written_after_other_thoughts():
+    def drawn(before):
+        watch = RandomDetector("f", {"intra_step": 0.5}).observe("episode")
+        watch.look(segment(), step=0, text=before)
+        return tuple(levels(watch.fork(), "text", step) for step in range(1, 41))
+
+    assert drawn("first") == drawn("first") != drawn("other")
 
 
 def test_entropy_speaks_above_its_limit():

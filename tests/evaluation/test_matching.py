@@ -62,12 +62,14 @@ def test_true_events_are_thinned_to_the_wanted_rate():
         {"intra_step": 0.1, "inter_step": 0.3, "instance": 0.0}, {"intra_step": 0.4, "inter_step": 0.1, "instance": 0.0}
     )
     assert shares == {"intra_step": 0.25, "inter_step": 1.0, "instance": 1.0}
-    engine = ScriptedEngine(["So the answer is 14."])
-    whole, part = OracleDetector(engine), OracleDetector(engine, shares={"instance": 0.3})
 
-    def raised(detector) -> int:
-        reasoner = create_reasoner(engine, detector=detector, control=False)
-        return sum(len(reasoner.invoke({"messages": [("user", "?")]})["reasoning"]["events"]) for _ in range(60))
+    def raised(**shares) -> int:
+        events = 0
+        for number in range(60):
+            engine = ScriptedEngine([f"So the answer is {number}."])
+            reasoner = create_reasoner(engine, detector=OracleDetector(engine, **shares), control=False)
+            events += len(reasoner.invoke({"messages": [("user", "?")]})["reasoning"]["events"])
+        return events
 
-    assert raised(whole) == 60
-    assert 5 <= raised(part) <= 31  # six standard deviations around 18 are 0 and 39
+    assert raised() == 60
+    assert 5 <= raised(shares={"instance": 0.3}) <= 31  # six standard deviations around 18 are 0 and 39
