@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -88,6 +88,8 @@ class Bench:
             "policies_fingerprint": self.policies.fingerprint if controlled else None,
             "temperature": self.common["sampling"].temperature,
             "max_tokens": self.common["budget"].max_tokens,
+            "max_step_tokens": self.common["budget"].max_step_tokens,
+            **{f"baseline_{name}": repr(made) for name, made in self._published().items() if name in names},
         }
 
     def arms(self, names: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Solve]:
@@ -186,27 +188,24 @@ class Bench:
         return rates.keep_gauge(task, gauge)
 
     def _baseline(self, name: str) -> Baseline:
+        return self._neat() if name == "neat" else self._published()[name]
+
+    def _published(self) -> dict[str, Baseline]:
+        """The published baselines that have nothing to be found first."""
         from nr_agent.policies import baselines  # noqa: PLC0415 - imported when needed
 
-        made: dict[str, Callable[[], Baseline]] = {
-            "nothinking": baselines.NoThinking,
-            "s1": baselines.S1,
-            "deer": self._deer,
-            "dynasor": baselines.Dynasor,
-            "nowait": baselines.NoWait,
-            "thinkbrake": baselines.ThinkBrake,
-            "neat": self._neat,
-            "answer_convergence": baselines.AnswerConvergence,
-            "self_consistency": baselines.SelfConsistency,
-            "self_refine": baselines.SelfRefine,
-        }
-        return made[name]()
-
-    def _deer(self) -> Baseline:
-        from nr_agent.policies.baselines import Deer  # noqa: PLC0415 - imported when needed
-
         taught = self.engine.codec.control(RECHECK) is not None
-        return replace(Deer(), words=_TURNS) if taught else Deer()
+        return {
+            "nothinking": baselines.NoThinking(),
+            "s1": baselines.S1(),
+            "deer": baselines.Deer(words=_TURNS) if taught else baselines.Deer(),
+            "dynasor": baselines.Dynasor(),
+            "nowait": baselines.NoWait(),
+            "thinkbrake": baselines.ThinkBrake(),
+            "answer_convergence": baselines.AnswerConvergence(),
+            "self_consistency": baselines.SelfConsistency(),
+            "self_refine": baselines.SelfRefine(),
+        }
 
     def _neat(self) -> Baseline:
         """NEAT's neurons, found once a benchmark: on problems of all families, whichever are measured first."""

@@ -58,6 +58,9 @@ def test_results_say_what_they_were_made_with(done):
     told = {name: results[name] for name in ("model", "policies", "temperature", "max_tokens")}
     assert told == {"model": "nano", "policies": "medicine", "temperature": 0.6, "max_tokens": 1024}
     assert results["detector"].startswith("nano-") and results["fingerprint"] and results["policies_fingerprint"]
+    kept = json.loads((done / "settings.json").read_text())
+    assert {name for name in kept if name.startswith("baseline_")} == {"baseline_nothinking", "baseline_deer"}
+    assert kept["baseline_deer"].startswith("Deer(words=('Wait', 'Alternatively', 'Hold on'")
 
 
 def test_rows_of_another_detector_are_not_passed_off_as_these(done, tmp_path):
