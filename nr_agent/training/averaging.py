@@ -42,7 +42,7 @@ def average(models: Sequence[str], out: Path) -> None:
         if _shape(folder) != _shape(folders[0]):
             raise ConfigurationError(f"{folder} has another shape than {folders[0]}", hint="average models of one kind")
         if tokenizer_hash(AutoTokenizer.from_pretrained(folder)) != tokenizer_hash(first):
-            raise ConfigurationError(f"{folder} has another tokenizer than {folders[0]}", hint="average what was trained on")
+            raise ConfigurationError(f"{folder} has another tokenizer than {folders[0]}", hint="give them the same")
     mean = AutoModelForCausalLM.from_pretrained(folders[0], dtype=torch.float32)
     for number, folder in enumerate(folders[1:], 2):
         other = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict()
