@@ -132,10 +132,11 @@ def test_deer_stops_at_the_first_trial_answer_above_its_threshold(solve, problem
         assert not run.thinking.rstrip().endswith(TURNS)
 
 
-def test_deer_that_is_never_sure_asks_so_often_and_leaves_the_model_alone(solve):
+def test_deer_that_is_never_sure_asks_so_often_and_leaves_the_model_alone(solve, engine):
     problem = "Solve for u: 11*u - 22 = 143"  # the model turns twice there
     bare, run = solve(Vanilla(), problem), solve(Deer(words=TURNS, threshold=1.1, max_checks=2), problem)
-    assert len(run.probes) == 2 and all(len(probe.ids) <= 13 + 20 for probe in run.probes)
+    longest = len(engine.codec.encode(Deer().trial)) + Deer().trial_tokens
+    assert len(run.probes) == 2 and all(len(probe.ids) <= longest for probe in run.probes)
     assert run.text == bare.text and run.report["stop_reason"] == "finished"
     assert len(solve(Deer(words=TURNS, threshold=1.1, max_checks=1), problem).probes) == 1
     assert run.report["usage"]["output"] == bare.report["usage"]["output"] + sum(len(p.ids) for p in run.probes)
@@ -216,7 +217,7 @@ def test_thinkbrake_needs_a_closing_token(solve):
 def test_answer_convergence_ends_when_the_last_answers_are_equal(solve, problem):
     run = solve(AnswerConvergence(agree=3), problem)
     said = [boxed(probe.text.split("\\boxed{")[1]) for probe in run.probes]
-    assert run.report["stop_reason"] == "early_stop"
+    assert [(done["kind"], done["policy"]) for done in run.report["interventions"]] == [("stop", "answer_convergence")]
     assert len(set(said[-3:])) == 1 and said[-1]
     assert all(len(set(said[at : at + 3])) > 1 or not said[at] for at in range(len(said) - 3))
     assert len(run.probes) == sum(bool(step.text.strip()) for step in run.thoughts)
