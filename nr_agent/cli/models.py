@@ -83,7 +83,7 @@ def average(
     models: Annotated[list[str], typer.Argument(help="Names or folders of models that went on from one another.")],
     out: Annotated[Path, typer.Option(help="Folder of the new model.")],
 ) -> None:
-    """Make the model whose weights are the mean of others': it slips less than they do. It has no detector yet."""
+    """Make the model whose weights are the mean of others': it may slip less than they do. It has no detector yet."""
     from nr_agent.training.averaging import average as average_models  # noqa: PLC0415 - imports torch
 
     average_models(models, out)

@@ -23,7 +23,7 @@ from nr_agent.evaluation.statistics import wilson
 from nr_agent.tokens import BRANCH, IN_DETAIL, RECHECK, REDO, STEP_END
 
 _REMEDIES = ("recheck in place", "recheck behind", "branch", "fresh branch")
-_STEP_TOKENS = 512
+STEP_TOKENS = 512
 """As long as a graph lets a step become before it cuts it."""
 _COUNT = re.compile(r"(?:(\S+): \S(?: \S)*|So (\S+)) has \d+")
 _ASKED = re.compile(r'letter "(\w)"')
@@ -91,7 +91,7 @@ async def _measure(
 
     async def step(ids: Sequence[int], force: Sequence[int], number: int, avoid: Sequence[Any] = ()) -> str:
         ref = engine.open(ids, seed=seed + number)
-        stop = StopSpec(engine.codec.end_ids, (STEP_END,), _STEP_TOKENS)
+        stop = StopSpec(engine.codec.end_ids, (STEP_END,), STEP_TOKENS)
         drawn = replace(sampling, avoid=(*sampling.avoid, *avoid))
         segment = await asyncio.wrap_future(engine.submit(ExtendRequest(ref, stop, drawn, force, readings=False)))
         engine.close(segment.ref)

@@ -1,8 +1,8 @@
 """The mean of models that were trained on from one another.
 
-What one run of a training got wrong by chance, another one got wrong elsewhere: the mean of their weights slips less
-than any of them (stochastic weight averaging, arXiv 1803.05407; model soups, arXiv 2203.05482). It takes models whose
-neurons mean the same, as they do where one goes on from the other.
+What one run of a training got wrong by chance, another one got wrong elsewhere: the mean of their weights can slip
+less than any of them (stochastic weight averaging, arXiv 1803.05407; model soups, arXiv 2203.05482). It takes models
+whose neurons mean the same, as they do where one goes on from the other.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from nr_agent.detection.hashes import tokenizer_hash
 from nr_agent.errors import ConfigurationError
 from nr_agent.models.registry import find_model
-from nr_agent.training.pretrain import save_model
 
 
 @torch.no_grad()
@@ -48,7 +47,8 @@ def average(models: Sequence[str], out: Path) -> None:
         other = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict()
         for name, weight in mean.named_parameters():  # weights that are tied are here once
             weight.lerp_(other[name], 1 / number)
-    save_model(mean, first, out)
+    mean.to(AutoConfig.from_pretrained(folders[0]).dtype).save_pretrained(out)
+    first.save_pretrained(out)
 
 
 def _shape(folder: Path) -> dict[str, object]:

@@ -7,7 +7,8 @@ import pytest
 from nr_agent.detection.traces import Traced, TracedStep
 from nr_agent.engine.protocol import Sampling
 from nr_agent.episode import Problem
-from nr_agent.evaluation.repairs import measure_repairs
+from nr_agent.evaluation.repairs import STEP_TOKENS, measure_repairs
+from nr_agent.graphs import Budget
 from nr_agent.testing import ScriptedEngine
 from nr_agent.tokens import RECHECK
 
@@ -49,3 +50,7 @@ def test_a_repair_claims_something_that_holds(slip, remedy, in_place, behind):
 
 def test_beside_it_stands_the_step_drawn_again():
     assert measured("46*8=358", "Hm.", alone="46*8=368")["recheck in place"] == (0, 1)
+
+
+def test_a_remedy_may_be_as_long_as_a_step_of_a_graph():
+    assert Budget().max_step_tokens == STEP_TOKENS
